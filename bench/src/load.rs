@@ -1,0 +1,170 @@
+//! The load generator: connections that each keep a number of echoes in flight, and check every byte that comes back.
+
+use std::io::{Error, Read, Result, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+
+/// What each connection sends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) connections: usize,
+    /// Payload of a message.
+    pub(crate) bytes: usize,
+    /// Messages sent in one write before any is awaited.
+    pub(crate) depth: usize,
+}
+
+/// Connections that completed their opening handshake.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    streams: Vec<TcpStream>,
+}
+
+impl Peers {
+    pub(crate) fn connect(address: SocketAddr, path: &str, count: usize) -> Result<Self> {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        );
+        let mut streams = Vec::with_capacity(count);
+        for _ in 0..count {
+            let mut stream = TcpStream::connect(address)?;
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+            stream.write_all(request.as_bytes())?;
+            let answer = read_head(&mut stream)?;
+            if !answer.starts_with("HTTP/1.1 101") {
+                return Err(Error::other(format!("refused: {}", answer.lines().next().unwrap_or_default())));
+            }
+            streams.push(stream);
+        }
+        Ok(Self { streams })
+    }
+
+    /// Sends one binary message of so many bytes on every connection, one after another, and reads its echo.
+    pub(crate) fn echo_once(&mut self, bytes: usize) -> Result<()> {
+        let load = Load { connections: 1, bytes, depth: 1 };
+        let (question, answer) = (masked_frames(load), plain_frames(load));
+        let mut received = vec![0; answer.len()];
+        for stream in &mut self.streams {
+            stream.write_all(&question)?;
+            stream.read_exact(&mut received)?;
+            check(&received, &answer)?;
+        }
+        Ok(())
+    }
+}
+
+fn read_head(stream: &mut TcpStream) -> Result<String> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    Ok(String::from_utf8_lossy(&head).into_owned())
+}
+
+/// Runs the load for `warm_up`, calls `begin`, runs it for `time`, and returns how many messages came back in that time.
+pub(crate) fn run(
+    peers: Peers,
+    load: Load,
+    warm_up: Duration,
+    time: Duration,
+    mut begin: impl FnMut() -> Result<()>,
+) -> Result<u64> {
+    let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+    let (question, answer) = (masked_frames(load), plain_frames(load));
+    let mut streams = peers.streams;
+    let mut expected = vec![0; streams.len()];
+    for (index, stream) in streams.iter_mut().enumerate() {
+        epoll::add(&epoll, &*stream, EventData::new_u64(index as u64), EventFlags::IN)?;
+        stream.write_all(&question)?;
+    }
+    let mut buffer = vec![0; 1 << 20];
+    let mut events: Vec<Event> = Vec::with_capacity(256);
+    let mut messages = 0;
+    let began = Instant::now();
+    let mut measured_from = None;
+    loop {
+        let elapsed = began.elapsed();
+        if measured_from.is_none() && elapsed >= warm_up {
+            begin()?;
+            messages = 0;
+            measured_from = Some(Instant::now());
+        }
+        if measured_from.is_some_and(|from: Instant| from.elapsed() >= time) {
+            return Ok(messages);
+        }
+        events.clear();
+        let patience = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+        epoll::wait(&epoll, spare_capacity(&mut events), Some(&patience))?;
+        if events.is_empty() {
+            return Err(Error::other("no echo came back for 10 s"));
+        }
+        for event in &events {
+            let index = event.data.u64() as usize;
+            let stream = &mut streams[index];
+            let wanted = (answer.len() - expected[index]).min(buffer.len());
+            let received = stream.read(&mut buffer[..wanted])?;
+            if received == 0 {
+                return Err(Error::other("the server closed a connection"));
+            }
+            check(&buffer[..received], &answer[expected[index]..expected[index] + received])?;
+            expected[index] += received;
+            if expected[index] == answer.len() {
+                expected[index] = 0;
+                messages += load.depth as u64;
+                stream.write_all(&question)?;
+            }
+        }
+    }
+}
+
+fn check(received: &[u8], expected: &[u8]) -> Result<()> {
+    if received == expected { Ok(()) } else { Err(Error::other("an echo differs from what was sent")) }
+}
+
+/// `depth` binary messages as a client sends them.
+fn masked_frames(load: Load) -> Vec<u8> {
+    const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+    let mut frames = Vec::new();
+    for _ in 0..load.depth {
+        header(&mut frames, load.bytes, 0x80);
+        frames.extend_from_slice(&MASK);
+        frames.extend((0..load.bytes).map(|index| payload(index) ^ MASK[index % 4]));
+    }
+    frames
+}
+
+/// The same messages as a server sends them.
+fn plain_frames(load: Load) -> Vec<u8> {
+    let mut frames = Vec::new();
+    for _ in 0..load.depth {
+        header(&mut frames, load.bytes, 0);
+        frames.extend((0..load.bytes).map(payload));
+    }
+    frames
+}
+
+fn payload(index: usize) -> u8 {
+    (index % 251) as u8
+}
+
+fn header(frames: &mut Vec<u8>, bytes: usize, mask_bit: u8) {
+    frames.push(0x82);
+    match bytes {
+        0..=125 => frames.push(mask_bit | bytes as u8),
+        126..=0xffff => {
+            frames.push(mask_bit | 126);
+            frames.extend_from_slice(&(bytes as u16).to_be_bytes());
+        }
+        _ => {
+            frames.push(mask_bit | 127);
+            frames.extend_from_slice(&(bytes as u64).to_be_bytes());
+        }
+    }
+}

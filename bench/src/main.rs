@@ -1,0 +1,59 @@
+//! Measures wshd beside other servers, in one run on one machine, and reports ratios.
+//!
+//! Absolute figures of a shared machine mean little; the ratio of two servers that ran in turn on the same core does. Each
+//! server runs pinned to core 0 and the load generator to core 1, rounds alternate between the servers, and the median of the
+//! rounds is reported. What is compared is the server's CPU time per message, which the kernel counts in nanoseconds.
+//!
+//! Run it with `cargo xtask bench`, which builds everything in release mode first.
+
+mod echo;
+mod idle;
+mod load;
+mod peer;
+mod target;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(about = "Measures wshd beside other servers")]
+struct Cli {
+    #[command(subcommand)]
+    experiment: Experiment,
+}
+
+#[derive(Debug, Subcommand)]
+enum Experiment {
+    /// CPU time per echoed message, beside a stock tokio-tungstenite server
+    Echo {
+        /// One short round of each, to see that everything works
+        #[arg(long)]
+        quick: bool,
+        /// Rounds of each server; the median is reported
+        #[arg(long, default_value_t = 7)]
+        rounds: usize,
+    },
+    /// Resident memory per idle connection
+    Idle {
+        /// 500 connections instead of 10,000
+        #[arg(long)]
+        quick: bool,
+    },
+    /// The stock peer; prints its port and serves until it is killed
+    #[command(hide = true)]
+    Peer,
+}
+
+fn main() -> std::process::ExitCode {
+    let result = match Cli::parse().experiment {
+        Experiment::Echo { quick, rounds } => echo::run(quick, rounds),
+        Experiment::Idle { quick } => idle::run(quick),
+        Experiment::Peer => peer::run(),
+    };
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

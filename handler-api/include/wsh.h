@@ -1,0 +1,315 @@
+/* wsh.h -- the contract between wshd and a handler library, ABI 1.0.
+ *
+ * A handler library is a shared object named NAME_wsh.so or libNAME_wsh.so. It exports two symbols:
+ *
+ *   wsh_handler_info       a constant that the server reads from the FILE, before any code of the library runs
+ *   wsh_handler_entry_v1   a function that exchanges two tables of function pointers
+ *
+ * For each WebSocket the server calls, in this order:
+ *
+ *   on_upgrade     a peer asks for a WebSocket. Accept it by returning WSH_OK with an object of your own, or refuse it.
+ *   on_open        the answer 101 is on its way; from here on the session can send.
+ *   on_message     one whole message. Also on_pong, on_wake, on_writable, as they happen.
+ *   on_closing     the peer began the closing handshake; choose the code of the answer.
+ *   on_error       the connection failed; on_close follows.
+ *   on_close       the session is over. The object is still yours to read.
+ *   free_session   the last call for this object, made exactly once for each accepted one, also when the peer vanished
+ *                  before on_open, also after a panic.
+ *
+ * THREADS. Every function says who may call it where:
+ *   [control]  the control thread of this generation (one loaded copy of the library). Never two at a time.
+ *   [session]  the worker thread that the session lives on, from on_upgrade to free_session always the same one. Calls for
+ *              one session never overlap and never nest. Sessions on other workers run at the same time.
+ *              A call that blocks makes the other sessions of that worker wait, and no session of any other handler.
+ *   [any]      every thread at any time, also threads that the library started, also from inside a callback.
+ *
+ * MEMORY. A pointer that is passed or returned is borrowed: it is good until the call that passed it returns, or, for what a
+ * host function hands out, until the callback returns in which it was asked for. OWNED marks the exceptions. Nothing that one
+ * side allocated is freed by the other.
+ *
+ * TEXT is UTF-8 as pointer and length, without a NUL. Slices of length 0 may have any pointer, NULL included.
+ *
+ * UNWINDING. No exception, no longjmp and no Rust panic may cross this boundary in either direction.
+ *
+ * GROWTH. Tables begin with their size and only ever get longer. Read a field only if WSH_HAS says that it is there. A change
+ * that breaks layout or meaning gets another entry symbol (wsh_handler_entry_v2), and a server may offer both.
+ */
+#ifndef WSH_H
+#define WSH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define WSH_ABI_MAJOR 1
+#define WSH_ABI_MINOR 0
+
+#if defined(_WIN32)
+#define WSH_EXPORT __declspec(dllexport)
+#else
+#define WSH_EXPORT __attribute__((visibility("default")))
+#endif
+
+/* True if the table is long enough to hold the field, and the field is implemented. */
+#define WSH_HAS(table, type, field) \
+    ((table)->size >= offsetof(type, field) + sizeof((table)->field) && (table)->field != NULL)
+
+/* ---- Status: what functions return. Zero and above is success. ------------------------------------------------------- */
+
+typedef int32_t wsh_status;
+
+#define WSH_OK 0
+#define WSH_DONE 1           /* from a callback: this handler is finished; the server closes with 1000 */
+#define WSH_SLOW 2           /* from a send: accepted, and the outgoing queue is above its high watermark; on_writable follows */
+#define WSH_E_INVALID (-1)   /* an argument breaks the rule written at the function */
+#define WSH_E_CLOSED (-2)    /* the session is closing or gone */
+#define WSH_E_FULL (-3)      /* not accepted: the outgoing queue is at its limit; the session is closed with 1013 */
+#define WSH_E_TOO_BIG (-4)   /* larger than a limit of the server */
+#define WSH_E_UNSUPPORTED (-5)
+#define WSH_E_NO_MEMORY (-6)
+#define WSH_E_PANIC (-7)     /* from a callback: it panicked; nothing but free_session is called for this object any more */
+#define WSH_E_STATE (-8)     /* not possible now, for instance a protocol chosen twice */
+#define WSH_E_NOT_FOUND (-9) /* there is no such header, offered protocol or attribute */
+#define WSH_E_REJECTED (-10) /* from on_upgrade: refused; upgrade_reject said how, else 403 */
+#define WSH_E_INTERNAL (-11)
+
+/* ---- Constants ------------------------------------------------------------------------------------------------------- */
+
+/* kind of a message */
+#define WSH_TEXT 1u   /* UTF-8; the server has checked what it delivers */
+#define WSH_BINARY 2u
+
+/* ready states, as in HTML5 */
+#define WSH_CONNECTING 0u
+#define WSH_OPEN 1u
+#define WSH_CLOSING 2u
+#define WSH_CLOSED 3u
+
+/* attributes of an upgrade and of the session it becomes */
+#define WSH_PATH 1u       /* resource path, percent-decoded: /chat */
+#define WSH_QUERY 2u      /* what follows the first '?', as sent; empty if there was none */
+#define WSH_PEER 3u       /* address of the peer: 192.0.2.7:50312 or [2001:db8::1]:50312 */
+#define WSH_PROTOCOL 4u   /* subprotocol that was agreed; WSH_E_NOT_FOUND if none was */
+#define WSH_EXTENSIONS 5u /* extensions that were agreed; empty if none were */
+
+/* how a session ended, in on_close */
+#define WSH_CLOSED_CLEAN 0u    /* both sides sent Close */
+#define WSH_CLOSED_ABNORMAL 1u /* the connection was lost or aborted; the code is then 1006, or the code the server failed it with */
+
+/* levels of log */
+#define WSH_LOG_ERROR 1u
+#define WSH_LOG_WARN 2u
+#define WSH_LOG_INFO 3u
+#define WSH_LOG_DEBUG 4u
+#define WSH_LOG_TRACE 5u
+
+/* flags of wsh_handler_info */
+#define WSH_LIBRARY_NO_UNLOAD (1u << 0)       /* its code may still run after shutdown (a Go runtime): never unmap it */
+#define WSH_LIBRARY_PANIC_ABORT (1u << 1)     /* a panic ends the process: the server refuses such a library */
+#define WSH_LIBRARY_FORGETS_REQUEST (1u << 2) /* sessions never ask for headers or query after on_upgrade: do not keep them */
+
+/* ---- Objects of the server ------------------------------------------------------------------------------------------- */
+
+typedef struct wsh_library wsh_library; /* this generation; good from entry until shutdown returns */
+typedef struct wsh_upgrade wsh_upgrade; /* an opening handshake; good inside on_upgrade */
+typedef struct wsh_session wsh_session; /* a session; good inside the callback that was given it, on that thread */
+typedef struct wsh_handle wsh_handle;   /* a counted reference to a session, for any thread and any time */
+
+typedef struct wsh_slice {
+    const uint8_t *ptr;
+    size_t len;
+} wsh_slice;
+
+/* ---- 1. What the server reads from the file -------------------------------------------------------------------------- */
+
+/* Holds no pointers, therefore needs no relocation and can be read without loading the library. */
+typedef struct wsh_handler_info_t {
+    uint8_t magic[8];        /* WSH_MAGIC */
+    uint32_t info_size;      /* sizeof(wsh_handler_info_t) */
+    uint16_t abi_major;      /* of the header that the library was compiled with */
+    uint16_t abi_minor;
+    uint16_t min_host_minor; /* the library cannot work with a server of a lower minor */
+    uint16_t reserved0;
+    uint32_t flags;          /* WSH_LIBRARY_... */
+    uint32_t state_version;  /* of exported state; 0: none is exported */
+    uint32_t reserved1;
+    char name[32];           /* NUL padded UTF-8: shown to people, decides nothing */
+    char version[32];
+    char sdk[32];            /* what it was made with: "c", "handler-api 0.1.0" */
+} wsh_handler_info_t;
+
+/* CR LF shows a copy that went through a text mode. */
+#define WSH_MAGIC { 'W', 'S', 'H', 'L', 'I', 'B', '\r', '\n' }
+
+/* Write once, at file level:  WSH_HANDLER_INFO("echo", "1.0.0", 0); */
+#define WSH_HANDLER_INFO(NAME, VERSION, FLAGS)                                                        \
+    WSH_EXPORT extern const wsh_handler_info_t wsh_handler_info;                                      \
+    const wsh_handler_info_t wsh_handler_info = { WSH_MAGIC, sizeof(wsh_handler_info_t), WSH_ABI_MAJOR, \
+        WSH_ABI_MINOR, 0, 0, FLAGS, 0, 0, NAME, VERSION, "c" }
+
+/* ---- 2. What the server offers --------------------------------------------------------------------------------------- */
+
+typedef struct wsh_host_api {
+    uint32_t size; /* of this table in bytes */
+    uint16_t abi_major;
+    uint16_t abi_minor;
+
+    /* Writes a line to the server's log, with the handler's name and generation. Control characters are escaped. [any] */
+    void (*log)(wsh_library *, uint32_t level, const uint8_t *message, size_t len);
+
+    /* An optional table of functions by its versioned name, or NULL. The table is good until shutdown returns. [any] */
+    const void *(*get_extension)(wsh_library *, const char *id);
+
+    /* -- the opening handshake; all [session], inside on_upgrade only -- */
+
+    /* An attribute of the request: WSH_PATH, WSH_QUERY, WSH_PEER, WSH_PROTOCOL. WSH_E_NOT_FOUND, WSH_E_INVALID. */
+    wsh_status (*upgrade_attribute)(wsh_upgrade *, uint32_t attribute, wsh_slice *value);
+
+    /* The value number `index` (from 0) of the header, whose name is compared without case. WSH_E_NOT_FOUND. */
+    wsh_status (*upgrade_header)(wsh_upgrade *, const uint8_t *name, size_t name_len, size_t index, wsh_slice *value);
+
+    /* The header line number `index` (from 0), names in lower case. WSH_E_NOT_FOUND past the last one. */
+    wsh_status (*upgrade_header_at)(wsh_upgrade *, size_t index, wsh_slice *name, wsh_slice *value);
+
+    /* The subprotocol number `index` (from 0) that the peer offers, in its order. WSH_E_NOT_FOUND past the last one. */
+    wsh_status (*upgrade_offered_protocol)(wsh_upgrade *, size_t index, wsh_slice *protocol);
+
+    /* Agrees to a subprotocol. WSH_E_INVALID if the peer did not offer it, WSH_E_STATE if one was chosen already. */
+    wsh_status (*upgrade_choose_protocol)(wsh_upgrade *, const uint8_t *protocol, size_t len);
+
+    /* Adds a header to the answer, accepted or refused. WSH_E_INVALID for a name or value that HTTP does not allow, and for
+     * the headers of the handshake itself (Connection, Upgrade, Content-Length, Transfer-Encoding, Sec-WebSocket-...). */
+    wsh_status (*upgrade_add_header)(wsh_upgrade *, const uint8_t *name, size_t name_len, const uint8_t *value,
+                                     size_t value_len);
+
+    /* Refuses: HTTP status 300 to 599 and a body (text/plain unless a Content-Type was added). on_upgrade then returns
+     * WSH_E_REJECTED. WSH_E_INVALID for another status. */
+    wsh_status (*upgrade_reject)(wsh_upgrade *, uint16_t status, const uint8_t *body, size_t len);
+
+    /* -- a session; all [session], inside a callback of that session only -- */
+
+    /* Sends one message. Text has to be UTF-8. The bytes are copied or written before the call returns.
+     * WSH_OK, WSH_SLOW, WSH_E_CLOSED, WSH_E_FULL, WSH_E_INVALID. */
+    wsh_status (*session_send)(wsh_session *, uint32_t kind, const uint8_t *data, size_t len);
+
+    /* Sends a part of a message as a frame of its own; `last` != 0 ends the message. All parts have the kind of the first;
+     * a text may be cut anywhere, also inside a character. Whole messages may not be sent in between (WSH_E_STATE). */
+    wsh_status (*session_send_fragment)(wsh_session *, uint32_t kind, const uint8_t *data, size_t len, uint32_t last);
+
+    /* Sends a ping of at most 125 bytes; the answer arrives in on_pong. WSH_E_CLOSED, WSH_E_INVALID. */
+    wsh_status (*session_ping)(wsh_session *, const uint8_t *data, size_t len);
+
+    /* Begins the closing handshake after what was sent before. Code 1000-1003, 1007-1014 or 3000-4999, reason at most 123
+     * bytes of UTF-8; code 0 sends an empty Close. WSH_E_CLOSED if it has begun already, WSH_E_INVALID. */
+    wsh_status (*session_close)(wsh_session *, uint16_t code, const uint8_t *reason, size_t len);
+
+    /* Drops the connection without a Close frame. on_close follows with 1006. */
+    wsh_status (*session_abort)(wsh_session *);
+
+    /* WSH_OPEN, WSH_CLOSING or WSH_CLOSED. */
+    uint32_t (*session_ready_state)(wsh_session *);
+
+    /* Bytes accepted from the handler and not yet written to the network, framing included. */
+    uint64_t (*session_buffered_amount)(wsh_session *);
+
+    /* What the request said, as in upgrade_attribute, upgrade_header and upgrade_header_at. Query and headers are
+     * WSH_E_NOT_FOUND where the library has the flag WSH_LIBRARY_FORGETS_REQUEST. The headers that only served the handshake
+     * (Connection, Upgrade, Sec-WebSocket-Key, Sec-WebSocket-Version) are not kept. */
+    wsh_status (*session_attribute)(wsh_session *, uint32_t attribute, wsh_slice *value);
+    wsh_status (*session_header)(wsh_session *, const uint8_t *name, size_t name_len, size_t index, wsh_slice *value);
+    wsh_status (*session_header_at)(wsh_session *, size_t index, wsh_slice *name, wsh_slice *value);
+
+    /* A handle to this session. OWNED: give it back with handle_release. Never NULL. */
+    wsh_handle *(*session_handle)(wsh_session *);
+
+    /* -- a handle; all [any]; each one that is held keeps this generation loaded -- */
+
+    void (*handle_retain)(wsh_handle *);
+    void (*handle_release)(wsh_handle *);
+
+    /* Sends one message from any thread. Messages of one thread keep their order. They follow what the session's own
+     * callback has sent so far. WSH_OK, WSH_SLOW, WSH_E_CLOSED, WSH_E_FULL, WSH_E_INVALID. */
+    wsh_status (*handle_send)(wsh_handle *, uint32_t kind, const uint8_t *data, size_t len);
+
+    /* As session_close, from any thread. WSH_OK says that it was asked for. */
+    wsh_status (*handle_close)(wsh_handle *, uint16_t code, const uint8_t *reason, size_t len);
+
+    /* Has on_wake called soon on the session's worker; several before it is called count as one. WSH_E_CLOSED. */
+    wsh_status (*handle_wake)(wsh_handle *);
+
+    /* WSH_OPEN, or WSH_CLOSED from the moment on_close was called. A session that is closing counts as open. */
+    uint32_t (*handle_ready_state)(wsh_handle *);
+} wsh_host_api;
+
+/* ---- 3. What the library implements ---------------------------------------------------------------------------------- */
+
+/* Owned by the library, good until shutdown returns. Only on_message is required; NULL means: not implemented.
+ * A callback that returns an error fails its session with 1011 and no other. */
+typedef struct wsh_handler_api {
+    uint32_t size; /* of this table in bytes */
+    uint16_t abi_major;
+    uint16_t abi_minor;
+
+    /* Passed to the functions below that are about the library and not about one session. */
+    void *library_ctx;
+
+    /* Asked once after entry: an error keeps this generation from serving. [control] */
+    wsh_status (*health)(void *library_ctx);
+
+    /* WSH_OK accepts, and *session_ctx (NULL at first) becomes the object of the session. WSH_E_REJECTED refuses. Any other
+     * error is answered with 500. Not implemented: every peer is accepted, with NULL as its object. [session] */
+    wsh_status (*on_upgrade)(void *library_ctx, wsh_upgrade *, void **session_ctx);
+
+    /* [session] */
+    wsh_status (*on_open)(void *session_ctx, wsh_session *);
+
+    /* One whole message. The bytes are the server's and good until the call returns. WSH_DONE closes with 1000. [session] */
+    wsh_status (*on_message)(void *session_ctx, wsh_session *, uint32_t kind, const uint8_t *data, size_t len);
+
+    /* A peer's pong, asked for or not. Pings are answered by the server. [session] */
+    wsh_status (*on_pong)(void *session_ctx, wsh_session *, const uint8_t *data, size_t len);
+
+    /* Follows handle_wake. [session] */
+    wsh_status (*on_wake)(void *session_ctx, wsh_session *);
+
+    /* After a send returned WSH_SLOW: the outgoing queue is below its low watermark. [session] */
+    wsh_status (*on_writable)(void *session_ctx, wsh_session *);
+
+    /* The peer sent Close; code 1005 if its frame was empty. *reply is the code of the answer and is preset to that code;
+     * 1005 answers with an empty frame. The session may still send: that goes out before the answer. [session] */
+    wsh_status (*on_closing)(void *session_ctx, wsh_session *, uint16_t code, const uint8_t *reason, size_t len,
+                             uint16_t *reply);
+
+    /* The connection failed, with the reason in words: the peer broke the protocol, a limit was reached, the network
+     * broke. Nothing can be sent any more. on_close follows. [session] */
+    void (*on_error)(void *session_ctx, wsh_session *, const uint8_t *message, size_t len);
+
+    /* The session is over. The code is the peer's, 1005 for an empty Close, 1006 for none. [session] */
+    void (*on_close)(void *session_ctx, wsh_session *, uint16_t code, const uint8_t *reason, size_t len, uint32_t how);
+
+    /* The last call for this object. [session] */
+    void (*free_session)(void *session_ctx);
+
+    /* No new session comes; stop timers and background work. [control] */
+    void (*quiesce)(void *library_ctx);
+
+    /* Every session is freed. Join the threads that were started, free library_ctx. The last call into the library. [control] */
+    void (*shutdown)(void *library_ctx);
+
+    /* A table of optional callbacks by its versioned name, or NULL. [control] */
+    const void *(*get_extension)(void *library_ctx, const char *id);
+} wsh_handler_api;
+
+/* ---- 4. The only function symbol ------------------------------------------------------------------------------------- */
+
+/* Store `host` and `self`, point *handler at the library's table. An error refuses the library; say why with host->log.
+ * Both tables stay good until shutdown returns. [control] */
+WSH_EXPORT wsh_status wsh_handler_entry_v1(const wsh_host_api *host, wsh_library *self, const wsh_handler_api **handler);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

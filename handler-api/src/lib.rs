@@ -1,0 +1,73 @@
+//! What a handler of wshd is written with.
+//!
+//! A handler answers the peers of one resource path. Its package is named `NAME_wsh` and builds a `cdylib`; cargo makes
+//! `libNAME_wsh.so` of it, and the server answers on `/NAME`. This is all of one:
+//!
+//! ```
+//! use handler_api::{Handler, Message, Reject, Upgrade, WebSocket, export_handler};
+//!
+//! struct Echo;
+//!
+//! impl Handler for Echo {
+//!     fn on_upgrade(_: &mut Upgrade) -> Result<Self, Reject> {
+//!         Ok(Echo)
+//!     }
+//!     fn on_message(&mut self, socket: &WebSocket, message: Message<'_>) {
+//!         socket.send(message);
+//!     }
+//! }
+//!
+//! export_handler!(Echo);
+//! ```
+//!
+//! with
+//!
+//! ```toml
+//! [package]
+//! name = "echo_wsh"
+//!
+//! [lib]
+//! crate-type = ["cdylib"]
+//!
+//! [dependencies]
+//! handler-api = "0.1"
+//! ```
+//!
+//! The names are those of the browser's WebSocket API: the events open, message, error and close, the methods `send` and `close`,
+//! the attributes `ready_state`, `buffered_amount`, `protocol` and `url`. One object is made for each WebSocket; making it accepts
+//! the peer.
+//!
+//! The modules: [`Handler`] is the trait; [`Upgrade`] and [`Reject`] are the opening handshake; [`WebSocket`] is the session
+//! inside a callback and [`Handle`] the session from anywhere; [`log`] writes to the server's log; [`export_handler!`] makes the
+//! symbols that the server looks for; `testing` is a host for tests, behind the feature of that name. [`abi`] is the C contract
+//! under all of it, specified in `include/wsh.h`.
+//!
+//! No function of a handler may unwind into the server: `export_handler!` fences each callback. A panic ends the session it
+//! happened in with 1011, and no other.
+
+#[allow(unsafe_code)]
+pub mod abi;
+#[doc(hidden)]
+#[allow(unsafe_code)]
+pub mod export;
+mod handler;
+#[allow(unsafe_code)]
+mod host;
+pub mod log;
+mod message;
+#[cfg(feature = "testing")]
+#[allow(unsafe_code)]
+pub mod testing;
+#[allow(unsafe_code)]
+mod upgrade;
+#[allow(unsafe_code)]
+mod websocket;
+
+pub use handler::{Close, Handler};
+pub use message::{CloseError, Kind, Message, ReadyState, SendStatus};
+pub use upgrade::{InvalidHeader, ProtocolError, Reject, Upgrade};
+pub use websocket::{Handle, WebSocket};
+
+#[doc = include_str!("../../docs/writing-a-handler.md")]
+#[cfg(doctest)]
+struct WritingAHandler;

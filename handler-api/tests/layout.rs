@@ -1,0 +1,108 @@
+//! `include/wsh.h` and `src/abi.rs` are the same contract: a C compiler says every size, offset and constant.
+
+#![allow(clippy::too_many_lines)]
+
+use std::collections::BTreeMap;
+use std::mem::offset_of;
+use std::path::Path;
+use std::process::Command;
+
+use handler_api::abi;
+
+fn cc(compiler: &str, arguments: &[&str]) -> String {
+    let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("include");
+    let output = Command::new(compiler)
+        .args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I"])
+        .arg(include)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("this test needs {compiler} ({error}): install gcc and g++"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Every field of each struct: C prints its offset, Rust compares.
+macro_rules! fields {
+    ($facts:ident: $($type:ident { $($field:ident),* $(,)? })*) => {$(
+        $facts.push((format!("sizeof({})", stringify!($type)), size_of::<abi::$type>()));
+        $($facts.push((
+            format!("offsetof({}, {})", stringify!($type), stringify!($field)),
+            offset_of!(abi::$type, $field),
+        ));)*
+    )*};
+}
+
+macro_rules! constants {
+    ($facts:ident: $($name:ident)*) => {$(
+        $facts.push((format!("(size_t)({})", stringify!($name)), abi::$name as isize as usize));
+    )*};
+}
+
+#[test]
+fn a_c_compiler_and_rustc_lay_the_contract_out_alike() {
+    let mut facts: Vec<(String, usize)> = Vec::new();
+    fields! { facts:
+        wsh_slice { ptr, len }
+        wsh_handler_info_t {
+            magic, info_size, abi_major, abi_minor, min_host_minor, reserved0, flags, state_version, reserved1, name,
+            version, sdk,
+        }
+        wsh_host_api {
+            size, abi_major, abi_minor, log, get_extension, upgrade_attribute, upgrade_header, upgrade_header_at,
+            upgrade_offered_protocol, upgrade_choose_protocol, upgrade_add_header, upgrade_reject, session_send,
+            session_send_fragment, session_ping, session_close, session_abort, session_ready_state,
+            session_buffered_amount, session_attribute, session_header, session_header_at, session_handle,
+            handle_retain, handle_release, handle_send, handle_close, handle_wake, handle_ready_state,
+        }
+        wsh_handler_api {
+            size, abi_major, abi_minor, library_ctx, health, on_upgrade, on_open, on_message, on_pong, on_wake,
+            on_writable, on_closing, on_error, on_close, free_session, quiesce, shutdown, get_extension,
+        }
+    }
+    constants! { facts:
+        WSH_ABI_MAJOR WSH_ABI_MINOR
+        WSH_OK WSH_DONE WSH_SLOW WSH_E_INVALID WSH_E_CLOSED WSH_E_FULL WSH_E_TOO_BIG WSH_E_UNSUPPORTED WSH_E_NO_MEMORY
+        WSH_E_PANIC WSH_E_STATE WSH_E_NOT_FOUND WSH_E_REJECTED WSH_E_INTERNAL
+        WSH_TEXT WSH_BINARY WSH_CONNECTING WSH_OPEN WSH_CLOSING WSH_CLOSED
+        WSH_PATH WSH_QUERY WSH_PEER WSH_PROTOCOL WSH_EXTENSIONS
+        WSH_CLOSED_CLEAN WSH_CLOSED_ABNORMAL
+        WSH_LOG_ERROR WSH_LOG_WARN WSH_LOG_INFO WSH_LOG_DEBUG WSH_LOG_TRACE
+        WSH_LIBRARY_NO_UNLOAD WSH_LIBRARY_PANIC_ABORT WSH_LIBRARY_FORGETS_REQUEST
+    }
+    let mut source = String::from("#include <stdio.h>\n#include \"wsh.h\"\nint main(void) {\n");
+    for (expression, _) in &facts {
+        source.push_str(&format!("  printf(\"%zu\\n\", {expression});\n"));
+    }
+    source.push_str("  return 0;\n}\n");
+
+    let folder = tempfile::tempdir().unwrap();
+    let (file, program) = (folder.path().join("layout.c"), folder.path().join("layout"));
+    std::fs::write(&file, source).unwrap();
+    cc("cc", &["-std=c11", file.to_str().unwrap(), "-o", program.to_str().unwrap()]);
+    let output = Command::new(program).output().unwrap();
+    let output = String::from_utf8(output.stdout).unwrap();
+    let in_c: Vec<usize> = output.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(in_c.len(), facts.len());
+    let differing: BTreeMap<_, _> = facts
+        .iter()
+        .zip(&in_c)
+        .filter(|((_, rust), c)| rust != *c)
+        .map(|((expression, rust), c)| (expression, format!("{c} in C, {rust} in Rust")))
+        .collect();
+    assert!(differing.is_empty(), "{differing:#?}");
+    // A field that is in one table and not in the list above would go unseen; pointers fill the tables to their end.
+    assert_eq!(size_of::<abi::wsh_host_api>(), 8 + 8 * 26);
+    assert_eq!(size_of::<abi::wsh_handler_api>(), 8 + 8 * 15);
+}
+
+#[test]
+fn the_header_is_clean_c11_and_cpp17() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "#include \"wsh.h\"\nWSH_HANDLER_INFO(\"name\", \"1.0\", WSH_LIBRARY_NO_UNLOAD);\n";
+    for (compiler, standard, extension) in [("cc", "-std=c11", "c"), ("c++", "-std=c++17", "cpp")] {
+        let file = folder.path().join(format!("alone.{extension}"));
+        std::fs::write(&file, text).unwrap();
+        let object = folder.path().join("alone.o");
+        cc(compiler, &[standard, "-c", file.to_str().unwrap(), "-o", object.to_str().unwrap()]);
+    }
+}

@@ -1,0 +1,150 @@
+//! Rooms: what one member says, every member hears. `/chat?room=blue&name=Ann`.
+//!
+//! Members live on different threads and reach each other through handles. A member that does not read is closed by the
+//! server, so nothing here waits for anybody.
+
+#![deny(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use handler_api::{Close, Handle, Handler, Message, Reject, Upgrade, WebSocket, export_handler};
+
+const NAME_CHARS_MAX: usize = 32;
+const ROOMS_MAX: usize = 1000;
+const MEMBERS_MAX: usize = 10_000;
+
+struct Chat {
+    room: String,
+    name: String,
+}
+
+impl Handler for Chat {
+    // Room and name are kept in the object.
+    const KEEPS_REQUEST: bool = false;
+
+    fn on_upgrade(upgrade: &mut Upgrade) -> Result<Self, Reject> {
+        let name = upgrade.param("name").filter(|name| is_name(name)).ok_or_else(|| {
+            Reject::forbidden(format!(
+                "say who you are: ?name=NAME, with at most {NAME_CHARS_MAX} printable characters\n"
+            ))
+        })?;
+        let room = upgrade.param("room").unwrap_or_else(|| "lobby".to_owned());
+        if !is_name(&room) {
+            return Err(Reject::forbidden(format!(
+                "a room's name has 1 to {NAME_CHARS_MAX} printable characters\n"
+            )));
+        }
+        Rooms::lock().has_place(&room)?;
+        Ok(Self { room, name })
+    }
+
+    fn on_open(&mut self, socket: &WebSocket) {
+        let mut rooms = Rooms::lock();
+        rooms.members(&self.room).push(socket.handle());
+        rooms.tell(&self.room, &format!("* {} joined", self.name));
+    }
+
+    fn on_message(&mut self, socket: &WebSocket, message: Message<'_>) {
+        match message {
+            Message::Text(text) => Rooms::lock().tell(&self.room, &format!("{}: {text}", self.name)),
+            // 1003: a kind of data that this endpoint cannot accept.
+            Message::Binary(_) => drop(socket.close(1003, "this room speaks text")),
+        }
+    }
+
+    fn on_close(&mut self, socket: &WebSocket, _: Close<'_>) {
+        let mut rooms = Rooms::lock();
+        rooms.leave(&self.room, &socket.handle());
+        rooms.tell(&self.room, &format!("* {} left", self.name));
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=NAME_CHARS_MAX).contains(&text.chars().count()) && !text.contains(char::is_control)
+}
+
+/// Who is where. One lock for all rooms keeps the order of what is said the same for every member.
+#[derive(Debug, Default)]
+struct Rooms(BTreeMap<String, Vec<Handle>>);
+
+static ROOMS: Mutex<Rooms> = Mutex::new(Rooms(BTreeMap::new()));
+
+impl Rooms {
+    fn lock() -> MutexGuard<'static, Self> {
+        // A panic under the lock leaves lists that are whole: they change in single steps.
+        ROOMS.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_place(&self, room: &str) -> Result<(), Reject> {
+        match self.0.get(room) {
+            Some(members) if members.len() >= MEMBERS_MAX => Err(Reject::new(503).body("the room is full\n")),
+            None if self.0.len() >= ROOMS_MAX => Err(Reject::new(503).body("there are too many rooms\n")),
+            _ => Ok(()),
+        }
+    }
+
+    fn members(&mut self, room: &str) -> &mut Vec<Handle> {
+        self.0.entry(room.to_owned()).or_default()
+    }
+
+    fn tell(&self, room: &str, text: &str) {
+        for member in self.0.get(room).into_iter().flatten() {
+            member.send(text);
+        }
+    }
+
+    fn leave(&mut self, room: &str, member: &Handle) {
+        let members = self.members(room);
+        members.retain(|other| other != member);
+        if members.is_empty() {
+            self.0.remove(room);
+        }
+    }
+}
+
+export_handler!(Chat);
+
+#[cfg(test)]
+mod tests {
+    use handler_api::testing::{Fake, FakeSession, Sent};
+
+    use super::*;
+
+    fn join(url: &str) -> FakeSession<Chat> {
+        Fake::upgrade(url).open().expect("accepted")
+    }
+
+    fn heard(session: &mut FakeSession<Chat>) -> Vec<String> {
+        session.sent().into_iter().filter_map(Sent::into_text).collect()
+    }
+
+    #[test]
+    fn a_member_hears_its_room_from_its_own_arrival_on() {
+        let mut ann = join("/chat?room=one&name=Ann");
+        let mut bob = join("/chat?room=one&name=Bob");
+        let mut eve = join("/chat?room=two&name=Eve");
+        ann.text("hello");
+        assert_eq!(heard(&mut ann), ["* Ann joined", "* Bob joined", "Ann: hello"]);
+        assert_eq!(heard(&mut bob), ["* Bob joined", "Ann: hello"]);
+        assert_eq!(heard(&mut eve), ["* Eve joined"]);
+        bob.peer_close(1001, "");
+        assert_eq!(heard(&mut ann), ["* Bob left"]);
+    }
+
+    #[test]
+    fn a_peer_without_a_usable_name_is_told_what_is_wanted() {
+        for url in ["/chat", "/chat?name=", "/chat?name=a%0ab", &format!("/chat?name={}", "x".repeat(33))] {
+            let rejected = Fake::<Chat>::upgrade(url).open().expect_err("refused");
+            assert_eq!(rejected.status, 403, "{url}");
+            assert!(rejected.body.contains("?name="), "{url}: {}", rejected.body);
+        }
+    }
+
+    #[test]
+    fn binary_is_not_for_chatting() {
+        let mut ann = join("/chat?room=three&name=Ann");
+        ann.binary(b"\0");
+        assert_eq!(ann.sent().last(), Some(&Sent::Close(1003, "this room speaks text".into())));
+    }
+}

@@ -1,0 +1,109 @@
+//! Messages, and their assembly from what arrives in pieces.
+
+use std::borrow::Cow;
+
+use crate::Limits;
+use crate::error::ProtocolError;
+use crate::utf8::Utf8;
+
+/// Text or binary (RFC 6455 section 5.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// UTF-8, opcode 1.
+    Text,
+    /// Any bytes, opcode 2.
+    Binary,
+}
+
+/// A whole message of the peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message<'b> {
+    /// As the peer declared it with the first frame.
+    pub kind: Kind,
+    /// Borrowed from the caller's buffer where the message lay in it whole, and unmasked there. Owned where it came in pieces.
+    /// A text was found to be UTF-8.
+    pub payload: Cow<'b, [u8]>,
+}
+
+/// Whether a whole payload is what its kind promises: a text is UTF-8 (RFC 6455 section 8.1).
+#[inline]
+pub(crate) fn is_right(kind: Kind, payload: &[u8]) -> bool {
+    kind == Kind::Binary || simdutf8::basic::from_utf8(payload).is_ok()
+}
+
+/// A message that has begun and not ended.
+#[derive(Debug)]
+pub(crate) struct Assembly {
+    kind: Kind,
+    /// Grows with what arrives, never with what a header announces.
+    bytes: Vec<u8>,
+    utf8: Utf8,
+    empty_fragments: u32,
+}
+
+impl Assembly {
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self { kind, bytes: Vec::new(), utf8: Utf8::default(), empty_fragments: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// A continuation frame begins.
+    pub(crate) fn on_continuation(&mut self, payload_len: u64, limits: &Limits) -> Result<(), ProtocolError> {
+        if payload_len == 0 {
+            self.empty_fragments = self.empty_fragments.saturating_add(1);
+            if self.empty_fragments > limits.empty_fragments_max {
+                return Err(ProtocolError::EmptyFragments { limit: limits.empty_fragments_max });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in unmasked bytes. The message is known to end with at most `len_max` bytes in all.
+    pub(crate) fn push(&mut self, bytes: &[u8], len_max: usize) -> Result<(), ProtocolError> {
+        if self.kind == Kind::Text {
+            self.utf8.push(bytes).map_err(|_| ProtocolError::InvalidText)?;
+        }
+        let needed = self.bytes.len() + bytes.len();
+        if needed > self.bytes.capacity() {
+            // Doubling keeps the copies few, and the memory below twice of what the peer has really sent; the bound keeps the
+            // last step from reaching past the end of the message.
+            let capacity = (2 * self.bytes.capacity()).clamp(needed, len_max.max(needed));
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Gives the bytes back and takes no more: the message is read only to find its end.
+    pub(crate) fn discard(&mut self) {
+        self.bytes = Vec::new();
+    }
+
+    /// The last frame has arrived.
+    pub(crate) fn finish<'b>(self) -> Result<Message<'b>, ProtocolError> {
+        self.utf8.finish().map_err(|_| ProtocolError::InvalidText)?;
+        Ok(Message { kind: self.kind, payload: Cow::Owned(self.bytes) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Memory follows what the peer sent: at most twice as much while a message grows, and nothing for what is announced.
+    #[test]
+    fn memory_follows_the_bytes_received() {
+        let len_max = 1_000_000;
+        let mut assembly = Assembly::new(Kind::Binary);
+        assert_eq!(assembly.bytes.capacity(), 0);
+        while assembly.len() < len_max {
+            let piece = [0; 1000];
+            assembly.push(&piece, len_max).unwrap();
+            assert!(assembly.bytes.capacity() <= (2 * assembly.len()).min(len_max), "at {}", assembly.len());
+        }
+        assert_eq!(assembly.finish().unwrap().payload.len(), len_max);
+    }
+}

@@ -1,0 +1,147 @@
+//! The command line: few flags, each with a key in the config file, and the letters of pywebsocket's standalone.py.
+//!
+//! Flags are parsed here and override the file in `Config`; nothing here acts on them.
+
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Parser, Subcommand};
+
+use crate::config::{Host, Level};
+
+/// Serve WebSockets with handlers from shared libraries.
+///
+/// A handler library is a file named NAME_wsh.so or libNAME_wsh.so in a handlers folder.
+/// It answers on ws://HOST:PORT/NAME; in a subfolder SUB on /SUB/NAME.
+///
+/// Settings come from the config file, and the flags here override it. The file is the one
+/// given with --config, else the one named by the environment variable WSHD_CONFIG, else
+/// config/config.toml, else /etc/wshd/config.toml; without any of them every setting has
+/// its default. Paths are relative to the folder the server is started in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
+#[command(name = "wshd", version, after_help = EXAMPLES, verbatim_doc_comment)]
+pub struct Cli {
+    /// Port to listen on; 0 takes any free one [default: 9998]
+    #[arg(short, long, value_name = "PORT", global = true)]
+    pub port: Option<u16>,
+
+    /// Address or name to listen on, may be repeated [default: every address of this machine]
+    #[arg(short = 'H', long, value_name = "HOST", alias = "server_host", global = true)]
+    pub server_host: Vec<Host>,
+
+    /// Folder of handler libraries, may be repeated; replaces those of the file [default: handlers]
+    #[arg(short, long, value_name = "FOLDER", alias = "websock_handlers", global = true)]
+    pub websock_handlers: Vec<PathBuf>,
+
+    /// Folder of static files to serve over HTTP [default: none are served]
+    #[arg(short, long, value_name = "FOLDER", alias = "document_root", global = true)]
+    pub document_root: Option<PathBuf>,
+
+    /// Config file; config/config.toml explains every key
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+
+    /// How much to log [default: info]
+    #[arg(long, value_name = "LEVEL", alias = "log_level", value_parser = level(), global = true)]
+    pub log_level: Option<Level>,
+
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What to do instead of serving.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Check config file and handler libraries, say what would be served; status 0 or 1
+    Configtest,
+    /// Load a library and end: the child process in which the server tries out a new library.
+    #[command(hide = true)]
+    ProbeLibrary {
+        /// The private copy to load.
+        path: PathBuf,
+    },
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  wshd -p 9998 -w handlers
+      Serve the libraries in the folder handlers:
+      libecho_wsh.so answers on ws://localhost:9998/echo
+
+  wshd --config /srv/chat/config.toml configtest
+      Check a config file and the libraries it names, without serving";
+
+fn level() -> impl TypedValueParser<Value = Level> {
+    PossibleValuesParser::new(Level::NAMES).try_map(|name| name.parse::<Level>())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, String> {
+        Cli::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())
+    }
+
+    /// clap finds no contradiction among the flags.
+    #[test]
+    fn flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// The line of pywebsocket's manual works, short and long, with dashes and underscores.
+    #[test]
+    fn pywebsocket_flags_are_understood() {
+        let short = parse("wshd -p 9998 -w a -w b -d www -H ::1 -H localhost").unwrap();
+        assert_eq!(short.port, Some(9998));
+        assert_eq!(short.websock_handlers, [PathBuf::from("a"), PathBuf::from("b")]);
+        assert_eq!(short.server_host, ["::1".parse().unwrap(), "localhost".parse().unwrap()]);
+        let long = "wshd --port=9998 --websock-handlers a --websock_handlers b --document_root www --server-host ::1 --server_host localhost";
+        assert_eq!(parse(long).unwrap(), short);
+        assert_eq!(parse("wshd").unwrap(), Cli::default());
+    }
+
+    /// Flags stand before or after the subcommand.
+    #[test]
+    fn configtest_takes_the_flags() {
+        let before = parse("wshd -w a --log-level debug configtest").unwrap();
+        assert_eq!(before.command, Some(Command::Configtest));
+        assert_eq!(before.log_level, Some(Level::Debug));
+        assert_eq!(parse("wshd configtest -w a --log-level debug").unwrap(), before);
+    }
+
+    /// The probe takes a path, also one that looks like a flag after --.
+    #[test]
+    fn probe_takes_a_path() {
+        let path = |line| match parse(line).unwrap().command {
+            Some(Command::ProbeLibrary { path }) => path,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(path("wshd probe-library /x/a.so"), PathBuf::from("/x/a.so"));
+        assert_eq!(path("wshd probe-library -- -a.so"), PathBuf::from("-a.so"));
+    }
+
+    /// Wrong values are refused with what is right.
+    #[test]
+    fn wrong_values_are_refused() {
+        assert!(parse("wshd -p 65536").unwrap_err().contains("65536 is not in 0..=65535"));
+        assert!(
+            parse("wshd -H 127.0.0.1:80").unwrap_err().contains("a host is an address such as 127.0.0.1")
+        );
+        assert!(parse("wshd --log-level loud").unwrap_err().contains("error, warn, info, debug, trace"));
+        parse("wshd handlers").unwrap_err();
+    }
+
+    /// The help ends with two examples and does not speak of the probe.
+    #[test]
+    fn help_is_for_newcomers() {
+        let help = Cli::command().render_long_help().to_string();
+        assert!(help.trim_end().ends_with("without serving"), "{help}");
+        assert!(help.contains("wshd -p 9998 -w handlers") && help.contains("configtest"), "{help}");
+        assert!(!help.contains("probe-library"), "{help}");
+        assert!(help.lines().all(|line| line.chars().count() <= 120), "{help}");
+    }
+}

@@ -1,0 +1,299 @@
+//! From the file as written to the config as meant: ranges, units, and values that must go together.
+
+use std::fmt;
+use std::ops::{Range, RangeInclusive};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::error::Problem;
+use super::file::{self, Given, Seconds, Strings, Whole};
+use super::value::{Host, Origins, origin};
+use super::{Config, Handlers, Limits, Listen};
+
+/// Puts the values that the file gives in the place of those in `config`, and reports every one that cannot be meant.
+pub(super) fn filled(mut config: Config, file: &file::File) -> Result<Config, Vec<Problem>> {
+    let mut check = Check { problems: Vec::new() };
+    config.take(file, &mut check);
+    if check.problems.is_empty() { Ok(config) } else { Err(check.problems) }
+}
+
+impl Config {
+    fn take(&mut self, file: &file::File, check: &mut Check) {
+        self.listen.take(&file.listen, check);
+        self.handlers.take(&file.handlers, check);
+        if let Some(root) = check.path("files.root", &file.files.root) {
+            self.files.root = Some(root);
+        }
+        if let Some(origins) = check.origins("upgrade.origins", &file.upgrade.origins) {
+            self.upgrade.origins = origins;
+        }
+        self.limits.take(&file.limits, check);
+        check.parsed("log.level", &file.log.level, &mut self.log.level);
+    }
+}
+
+impl Listen {
+    fn take(&mut self, file: &file::Listen, check: &mut Check) {
+        check.whole("listen.port", "", &file.port, 0..=65_535, &mut self.port);
+        if let Some(hosts) = check.hosts("listen.hosts", &file.hosts) {
+            self.hosts = hosts;
+        }
+        check.whole("listen.backlog", " connections", &file.backlog, 1..=1 << 20, &mut self.backlog);
+        let unasked = self.front_threads;
+        check.whole(
+            "listen.front_threads",
+            " threads",
+            &file.front_threads,
+            0..=1024,
+            &mut self.front_threads,
+        );
+        if self.front_threads == 0 {
+            self.front_threads = unasked;
+        }
+        let time = &mut self.shutdown_seconds_max;
+        check.seconds("listen.shutdown_seconds_max", &file.shutdown_seconds_max, 0.0..=DAY, time);
+    }
+}
+
+impl Handlers {
+    fn take(&mut self, file: &file::Handlers, check: &mut Check) {
+        if let Some(folders) = check.folders("handlers.folders", &file.folders) {
+            self.folders = folders;
+        }
+        take(&file.follow_links_outside, &mut self.follow_links_outside);
+        take(&file.allow_empty, &mut self.allow_empty);
+        take(&file.probe, &mut self.probe);
+        let unasked = self.workers;
+        check.whole("handlers.workers", " threads", &file.workers, 0..=1024, &mut self.workers);
+        if self.workers == 0 {
+            self.workers = unasked;
+        }
+        let probe = &mut self.probe_seconds_max;
+        check.seconds("handlers.probe_seconds_max", &file.probe_seconds_max, 0.01..=HOUR, probe);
+        let load = &mut self.load_seconds_max;
+        check.seconds("handlers.load_seconds_max", &file.load_seconds_max, 0.01..=HOUR, load);
+        let size = &mut self.library_bytes_max;
+        check.whole("handlers.library_bytes_max", " bytes", &file.library_bytes_max, 1024..=16 << 30, size);
+        if let Some(folder) = check.path("handlers.stage_folder", &file.stage_folder) {
+            self.stage_folder = Some(folder);
+        }
+    }
+}
+
+impl Limits {
+    fn take(&mut self, file: &file::Limits, check: &mut Check) {
+        let bytes = |least: i64, most: i64| least..=most;
+        let time = 0.001..=DAY;
+        macro_rules! whole {
+            ($($key:ident $unit:literal $range:expr;)*) => {$(
+                check.whole(concat!("limits.", stringify!($key)), $unit, &file.$key, $range, &mut self.$key);
+            )*};
+        }
+        macro_rules! seconds {
+            ($($key:ident $range:expr;)*) => {$(
+                check.seconds(concat!("limits.", stringify!($key)), &file.$key, $range, &mut self.$key);
+            )*};
+        }
+        whole! {
+            message_bytes_max " bytes" bytes(1, 1 << 30);
+            empty_fragments_max " fragments" 0..=1 << 30;
+            message_bytes_per_second_min " bytes" bytes(0, 1 << 30);
+            outgoing_bytes_max " bytes" bytes(1, 1 << 30);
+            outgoing_bytes_high " bytes" bytes(1, 1 << 30);
+            outgoing_bytes_low " bytes" bytes(0, 1 << 30);
+            outgoing_messages_max " messages" 1..=1 << 20;
+            connections_max " connections" 1..=10_000_000;
+            connections_per_peer_max " connections" 0..=10_000_000;
+            // Less could not hold an opening handshake of a browser; hyper's own parser needs 8 KiB.
+            head_bytes_max " bytes" bytes(8 << 10, 1 << 20);
+            head_lines_max " lines" 8..=1000;
+            read_buffer_bytes " bytes" bytes(4 << 10, 64 << 20);
+        }
+        seconds! {
+            message_seconds_max time.clone();
+            handshake_seconds_max time.clone();
+            ping_seconds 0.0..=DAY;
+            pong_seconds_max time.clone();
+            idle_seconds_max time.clone();
+            write_seconds_max time.clone();
+            close_seconds_max time.clone();
+            linger_seconds_max 0.0..=60.0;
+        }
+        self.contradictions(file, check);
+    }
+
+    fn contradictions(&self, file: &file::Limits, check: &mut Check) {
+        let (low, high, max) = (self.outgoing_bytes_low, self.outgoing_bytes_high, self.outgoing_bytes_max);
+        if low >= high {
+            let given = place(&file.outgoing_bytes_low).or_else(|| place(&file.outgoing_bytes_high));
+            let wrong = format!(
+                "`limits.outgoing_bytes_low` is {low}, but must be less than `limits.outgoing_bytes_high`, which is {high}"
+            );
+            check.contradiction("limits.outgoing_bytes_low", given, wrong);
+        }
+        if high > max {
+            let given = place(&file.outgoing_bytes_high).or_else(|| place(&file.outgoing_bytes_max));
+            let wrong = format!(
+                "`limits.outgoing_bytes_high` is {high}, but must not be more than `limits.outgoing_bytes_max`, which is {max}"
+            );
+            check.contradiction("limits.outgoing_bytes_high", given, wrong);
+        }
+        let (ping, idle) = (self.ping_seconds.as_secs_f64(), self.idle_seconds_max.as_secs_f64());
+        if idle <= ping {
+            // The session would be ended as idle before its peer was ever asked.
+            let given = place(&file.idle_seconds_max).or_else(|| place(&file.ping_seconds));
+            let wrong = format!(
+                "`limits.idle_seconds_max` is {idle}, but must be more than `limits.ping_seconds`, which is {ping}"
+            );
+            check.contradiction("limits.idle_seconds_max", given, wrong);
+        }
+    }
+}
+
+const HOUR: f64 = 3600.0;
+const DAY: f64 = 86_400.0;
+
+fn take(given: &Given<bool>, into: &mut bool) {
+    if let Some(given) = given {
+        *into = *given.get_ref();
+    }
+}
+
+fn place<T>(given: &Given<T>) -> Option<Range<usize>> {
+    given.as_ref().map(Spanned::span)
+}
+
+/// Turns values as written into values as meant and collects what does not fit.
+struct Check {
+    problems: Vec<Problem>,
+}
+
+impl Check {
+    fn wrong(&mut self, key: &str, span: Range<usize>, wrong: impl Into<String>) {
+        self.problems.push(Problem::new(key, span, wrong));
+    }
+
+    /// Values that do not go together. The defaults do, so one of them was given, unless it was refused already.
+    fn contradiction(&mut self, key: &str, given: Option<Range<usize>>, wrong: String) {
+        self.wrong(key, given.unwrap_or(0..0), wrong);
+    }
+
+    fn whole<T: TryFrom<i64>>(
+        &mut self,
+        key: &str,
+        unit: &str,
+        given: &Given<Whole>,
+        range: RangeInclusive<i64>,
+        into: &mut T,
+    ) {
+        let Some(given) = given else { return };
+        let Whole(number) = *given.get_ref();
+        match T::try_from(number) {
+            Ok(value) if range.contains(&number) => *into = value,
+            _ => {
+                let (least, most) = range.into_inner();
+                self.wrong(
+                    key,
+                    given.span(),
+                    format!("`{key}` is {number}, but must be {least} to {most}{unit}"),
+                );
+            }
+        }
+    }
+
+    fn seconds(
+        &mut self,
+        key: &str,
+        given: &Given<Seconds>,
+        range: RangeInclusive<f64>,
+        into: &mut Duration,
+    ) {
+        let Some(given) = given else { return };
+        let Seconds(number) = *given.get_ref();
+        if range.contains(&number) {
+            *into = Duration::from_secs_f64(number);
+        } else {
+            let (least, most) = range.into_inner();
+            self.wrong(
+                key,
+                given.span(),
+                format!("`{key}` is {number}, but must be {least} to {most} seconds"),
+            );
+        }
+    }
+
+    fn parsed<T: FromStr<Err: fmt::Display>>(&mut self, key: &str, given: &Given<String>, into: &mut T) {
+        let Some(given) = given else { return };
+        match given.get_ref().parse() {
+            Ok(value) => *into = value,
+            Err(error) => self.wrong(key, given.span(), format!("`{key}` is {:?}, {error}", given.get_ref())),
+        }
+    }
+
+    fn path(&mut self, key: &str, given: &Given<String>) -> Option<PathBuf> {
+        let given = given.as_ref()?;
+        if given.get_ref().is_empty() {
+            self.wrong(
+                key,
+                given.span(),
+                format!("`{key}` is empty; leave the line out if there is no such folder"),
+            );
+        }
+        Some(PathBuf::from(given.get_ref()))
+    }
+
+    /// The strings of a list, or the one string that stands in its place, each with its place.
+    fn list(&mut self, key: &str, given: &Given<Strings>) -> Option<Vec<(String, Range<usize>)>> {
+        let given = given.as_ref()?;
+        let list = match given.get_ref() {
+            Strings::One(text) => vec![(text.clone(), given.span())],
+            Strings::Many(list) => list.iter().map(|item| (item.get_ref().clone(), item.span())).collect(),
+        };
+        if list.is_empty() {
+            self.wrong(key, given.span(), format!("`{key}` is an empty list; it needs at least one entry"));
+        }
+        Some(list)
+    }
+
+    fn hosts(&mut self, key: &str, given: &Given<Strings>) -> Option<Vec<Host>> {
+        let mut hosts = Vec::new();
+        for (text, span) in self.list(key, given)? {
+            match text.parse() {
+                Ok(host) => hosts.push(host),
+                Err(error) => self.wrong(key, span, format!("`{key}` has {text:?}, {error}")),
+            }
+        }
+        Some(hosts)
+    }
+
+    fn folders(&mut self, key: &str, given: &Given<Strings>) -> Option<Vec<PathBuf>> {
+        let list = self.list(key, given)?;
+        for (_, span) in list.iter().filter(|(text, _)| text.is_empty()) {
+            self.wrong(
+                key,
+                span.clone(),
+                format!("`{key}` has an empty path; write \".\" for the folder the server is started in"),
+            );
+        }
+        Some(list.into_iter().map(|(text, _)| PathBuf::from(text)).collect())
+    }
+
+    fn origins(&mut self, key: &str, given: &Given<Strings>) -> Option<Origins> {
+        let single = matches!(given.as_ref()?.get_ref(), Strings::One(_));
+        let list = self.list(key, given)?;
+        match list.as_slice() {
+            [(text, _)] if single && text == "same-host" => return Some(Origins::SameHost),
+            [(text, _)] if single && text == "*" => return Some(Origins::Any),
+            _ => {}
+        }
+        for (text, span) in &list {
+            if let Err(wrong) = origin(text) {
+                self.wrong(key, span.clone(), format!("`{key}` has {text:?}, {wrong}"));
+            }
+        }
+        Some(Origins::List(list.into_iter().map(|(text, _)| text.to_ascii_lowercase()).collect()))
+    }
+}

@@ -1,0 +1,314 @@
+//! The config file as meant: every value checked, every default filled in, nothing to change afterwards.
+//!
+//! Each value comes from the last of these that has it: the built-in default, the config file, a flag of the command
+//! line. Paths are relative to the folder that the server is started in. `config/config.toml` is the commented
+//! reference of every key. Nothing else in the server reads TOML.
+
+mod check;
+mod error;
+mod file;
+mod value;
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::cli::Cli;
+
+pub use error::{Complaint, ConfigError};
+pub use value::{Host, InvalidHost, InvalidLevel, Level, Origins};
+
+/// What a server needs to know to start. Immutable: a reload makes another one.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Config {
+    /// Where peers connect.
+    pub listen: Listen,
+    /// Where handler libraries come from and what loading one may cost.
+    pub handlers: Handlers,
+    /// Static files beside the handlers.
+    pub files: Files,
+    /// Who may open a WebSocket.
+    pub upgrade: UpgradeRules,
+    /// What a peer may cost.
+    pub limits: Limits,
+    /// What is written to the log.
+    pub log: Log,
+    /// The file this came from; `None` if there was none and the defaults apply.
+    pub source: Option<PathBuf>,
+}
+
+/// Section `[listen]`: addresses and the threads that accept on them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listen {
+    /// TCP port. 0 takes any free one. Default 9998.
+    pub port: u16,
+    /// Addresses or names to listen on, at least one. Default every IPv4 and every IPv6 address of the machine.
+    pub hosts: Vec<Host>,
+    /// Connections that the kernel keeps ready until a front thread accepts them. Default 1024.
+    pub backlog: u32,
+    /// Threads that accept and speak HTTP. 0 in the file means as many as cores, at most 4; here it is never 0.
+    pub front_threads: usize,
+    /// How long sessions may take for the closing handshake when the server stops. Default 10 s.
+    pub shutdown_seconds_max: Duration,
+}
+
+/// Section `[handlers]`: the folders of handler libraries and the bounds of loading.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Handlers {
+    /// Folders that are scanned for `NAME_wsh` libraries, the first wins where two have one path. Default `handlers`.
+    pub folders: Vec<PathBuf>,
+    /// Also load libraries that a link in a handlers folder points at and that lie outside of it. Default false.
+    pub follow_links_outside: bool,
+    /// Start although no library was found. Default false, because a wrong folder is the likelier cause.
+    pub allow_empty: bool,
+    /// Worker threads of each generation. 0 in the file means as many as cores; here it is never 0.
+    pub workers: usize,
+    /// Load each library in a child process first. Default true.
+    pub probe: bool,
+    /// How long that may take. Default 2 s.
+    pub probe_seconds_max: Duration,
+    /// The program that tries a library out; `None` is this one. It has no key in the file: it is for tests, whose own program
+    /// cannot be started as a probe.
+    pub probe_program: Option<PathBuf>,
+    /// How long a library may take from dlopen until its entry has returned. Default 10 s.
+    pub load_seconds_max: Duration,
+    /// Largest library file, because it is read into memory while it is staged. Default 256 MiB.
+    pub library_bytes_max: u64,
+    /// Where private copies of libraries live. `None`: in `.wsh-generations` inside each handlers folder.
+    pub stage_folder: Option<PathBuf>,
+}
+
+/// Section `[files]`: static files.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Files {
+    /// Folder whose files are served for requests that are not a WebSocket's. `None` serves no files.
+    pub root: Option<PathBuf>,
+}
+
+/// Section `[upgrade]`: rules of the opening handshake.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UpgradeRules {
+    /// Which web pages may connect. Default: pages of this host.
+    pub origins: Origins,
+}
+
+/// Section `[limits]`: what a peer may cost. Each has a default, and its unit in its name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Payload of one message, after decompression. Larger is failed with 1009. Default 1 MiB.
+    pub message_bytes_max: usize,
+    /// Fragments without payload in one message. More is failed with 1008. Default 1024.
+    pub empty_fragments_max: u32,
+    /// A message may take this long; from then on it must progress at the rate below. Default 30 s.
+    pub message_seconds_max: Duration,
+    /// The rate that a message must keep once it took longer than the limit above. Default 1024.
+    pub message_bytes_per_second_min: usize,
+    /// Bytes waiting for a slow peer; a send beyond it answers `Full`. Default 256 KiB.
+    pub outgoing_bytes_max: usize,
+    /// Bytes from which a send answers that the peer is slow. Default 64 KiB.
+    pub outgoing_bytes_high: usize,
+    /// Bytes at which a session that was slow is told that it can send again. Default 16 KiB.
+    pub outgoing_bytes_low: usize,
+    /// Messages of one session from other threads, waiting in the inbox of its worker. Default 256.
+    pub outgoing_messages_max: usize,
+    /// Connections at a time. The number of open files the process may have bounds it further at start. Default 10 000.
+    pub connections_max: usize,
+    /// Connections of one IP address at a time, nobody exempt; 0 is no bound. Default 256.
+    pub connections_per_peer_max: usize,
+    /// From accept to the end of the request head. Default 10 s.
+    pub handshake_seconds_max: Duration,
+    /// Bytes of a request head. More is answered with 431. Default 16 KiB.
+    pub head_bytes_max: usize,
+    /// Header lines of a request head. More is answered with 431. Default 100.
+    pub head_lines_max: usize,
+    /// A ping is sent after this long without bytes from the peer; zero sends none. Default 20 s.
+    pub ping_seconds: Duration,
+    /// How long a peer may take to answer a ping. Default 20 s.
+    pub pong_seconds_max: Duration,
+    /// How long a session may stay without bytes from its peer, pongs included. Default 120 s.
+    pub idle_seconds_max: Duration,
+    /// How long a peer may take no byte of what waits for it. Default 10 s.
+    pub write_seconds_max: Duration,
+    /// How long a peer may take to answer a Close. Default 5 s.
+    pub close_seconds_max: Duration,
+    /// How long to read and discard after the last byte was sent, so that a reset does not overtake it. Default 1 s.
+    pub linger_seconds_max: Duration,
+    /// Read buffer of a worker, shared by its sessions. Default 256 KiB.
+    pub read_buffer_bytes: usize,
+}
+
+/// Section `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Log {
+    /// The least important lines that are still written. Default info.
+    pub level: Level,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            port: 9998,
+            hosts: vec![
+                Host::Address(IpAddr::from([0, 0, 0, 0])),
+                Host::Address(IpAddr::from([0, 0, 0, 0, 0, 0, 0, 0])),
+            ],
+            backlog: 1024,
+            front_threads: cores().min(FRONT_THREADS_UNASKED_MAX),
+            shutdown_seconds_max: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Handlers {
+    fn default() -> Self {
+        Self {
+            folders: vec![PathBuf::from("handlers")],
+            follow_links_outside: false,
+            allow_empty: false,
+            workers: cores(),
+            probe: true,
+            probe_seconds_max: Duration::from_secs(2),
+            probe_program: None,
+            load_seconds_max: Duration::from_secs(10),
+            library_bytes_max: 256 << 20,
+            stage_folder: None,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 1 << 20,
+            empty_fragments_max: 1024,
+            message_seconds_max: Duration::from_secs(30),
+            message_bytes_per_second_min: 1024,
+            outgoing_bytes_max: 256 << 10,
+            outgoing_bytes_high: 64 << 10,
+            outgoing_bytes_low: 16 << 10,
+            outgoing_messages_max: 256,
+            connections_max: 10_000,
+            connections_per_peer_max: 256,
+            handshake_seconds_max: Duration::from_secs(10),
+            head_bytes_max: 16 << 10,
+            head_lines_max: 100,
+            ping_seconds: Duration::from_secs(20),
+            pong_seconds_max: Duration::from_secs(20),
+            idle_seconds_max: Duration::from_secs(120),
+            write_seconds_max: Duration::from_secs(10),
+            close_seconds_max: Duration::from_secs(5),
+            linger_seconds_max: Duration::from_secs(1),
+            read_buffer_bytes: 256 << 10,
+        }
+    }
+}
+
+impl Config {
+    /// Finds the config file and reads it: `--config`, else `$WSHD_CONFIG`, else `config/config.toml`, else
+    /// `/etc/wshd/config.toml`, else none, which leaves the built-in defaults.
+    ///
+    /// # Errors
+    /// As [`Config::load_file`]. A file that was asked for must exist; one that was only looked for need not.
+    pub fn load(cli: &Cli) -> Result<Self, ConfigError> {
+        Self::search_in(cli, std::env::var_os("WSHD_CONFIG"), &SEARCHED.map(Path::new))
+    }
+
+    fn search_in(cli: &Cli, environment: Option<OsString>, searched: &[&Path]) -> Result<Self, ConfigError> {
+        if let Some(path) = &cli.config {
+            return Self::load_for(path, cli, Some("--config"));
+        }
+        if let Some(path) = environment.filter(|path| !path.is_empty()) {
+            return Self::load_for(Path::new(&path), cli, Some("$WSHD_CONFIG"));
+        }
+        // A file that is there but cannot be read is an error, not a reason to look further.
+        let exists = |path: &&&Path| !matches!(path.try_exists(), Ok(false));
+        searched
+            .iter()
+            .find(exists)
+            .map_or_else(|| Ok(Self::default_with(cli)), |path| Self::load_file(path, cli))
+    }
+
+    /// Reads one file and lets the flags of the command line override its values.
+    ///
+    /// # Errors
+    /// A file that cannot be read, that is not TOML, or that has keys or values the server cannot do what it says with.
+    /// One error lists everything that was found wrong.
+    pub fn load_file(path: &Path, cli: &Cli) -> Result<Self, ConfigError> {
+        Self::load_for(path, cli, None)
+    }
+
+    fn load_for(path: &Path, cli: &Cli, asked_by: Option<&'static str>) -> Result<Self, ConfigError> {
+        let bytes = std::fs::read(path).map_err(|error| ConfigError::Unreadable {
+            path: path.to_owned(),
+            error,
+            asked_by,
+        })?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let sound = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            ConfigError::NotText {
+                path: path.to_owned(),
+                line: sound.iter().filter(|byte| **byte == b'\n').count() + 1,
+            }
+        })?;
+        let mut config = Self::parse(&text, path)?;
+        config.override_with(cli);
+        Ok(config)
+    }
+
+    /// Reads the text of a config file. `path` is what errors and [`Config::source`] call it.
+    ///
+    /// # Errors
+    /// As [`Config::load_file`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let checked = file::File::read(text).and_then(|file| {
+            let config = Self { source: Some(path.to_owned()), ..Self::default() };
+            check::filled(config, &file)
+        });
+        checked.map_err(|mut problems| {
+            problems.sort_by_key(|problem| problem.span.start);
+            ConfigError::Wrong {
+                path: path.to_owned(),
+                problems: problems.into_iter().map(|problem| problem.place(text)).collect(),
+            }
+        })
+    }
+
+    /// The built-in defaults with the flags of the command line. Flags are checked where they are parsed.
+    pub fn default_with(cli: &Cli) -> Self {
+        let mut config = Self::default();
+        config.override_with(cli);
+        config
+    }
+
+    fn override_with(&mut self, cli: &Cli) {
+        if let Some(port) = cli.port {
+            self.listen.port = port;
+        }
+        if !cli.server_host.is_empty() {
+            self.listen.hosts.clone_from(&cli.server_host);
+        }
+        if !cli.websock_handlers.is_empty() {
+            self.handlers.folders.clone_from(&cli.websock_handlers);
+        }
+        if let Some(root) = &cli.document_root {
+            self.files.root = Some(root.clone());
+        }
+        if let Some(level) = cli.log_level {
+            self.log.level = level;
+        }
+    }
+}
+
+/// Looked for in this order where no config file was asked for.
+const SEARCHED: [&str; 2] = ["config/config.toml", "/etc/wshd/config.toml"];
+
+/// Accepting is cheap; more front threads than this only help who asks for them.
+const FRONT_THREADS_UNASKED_MAX: usize = 4;
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! Values with rules of their own: hosts, origins, log levels.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// What to listen on: an address, or a name that is resolved when the listener binds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Host {
+    /// An IPv4 or IPv6 address.
+    Address(IpAddr),
+    /// A name for the resolver; every address it has is bound.
+    Name(String),
+}
+
+impl FromStr for Host {
+    type Err = InvalidHost;
+
+    /// Takes `127.0.0.1`, `::1`, `[::1]` and `localhost`; no port, because there is one port for all hosts.
+    fn from_str(text: &str) -> Result<Self, InvalidHost> {
+        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+        if let Ok(address) = bare.parse() {
+            return Ok(Self::Address(address));
+        }
+        let label = |label: &str| {
+            !label.is_empty()
+                && label.len() <= 63
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        };
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        let name = text.strip_suffix('.').unwrap_or(text);
+        if digits || text.len() > 255 || !name.split('.').all(label) {
+            return Err(InvalidHost);
+        }
+        Ok(Self::Name(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// The text is neither an address nor a host name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidHost;
+
+impl fmt::Display for InvalidHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "but a host is an address such as 127.0.0.1 or ::1, or a name such as localhost, without a port",
+        )
+    }
+}
+
+impl std::error::Error for InvalidHost {}
+
+/// How important a log line is, the most important first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Level {
+    /// Something does not work.
+    Error,
+    /// Something will not work, or was refused.
+    Warn,
+    /// What an operator wants to see.
+    #[default]
+    Info,
+    /// What explains the above.
+    Debug,
+    /// Every step.
+    Trace,
+}
+
+impl Level {
+    /// The words that the file and `--log-level` take, in the order of the variants.
+    pub const NAMES: [&'static str; 5] = ["error", "warn", "info", "debug", "trace"];
+
+    const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+
+    /// The word for this level.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+}
+
+impl FromStr for Level {
+    type Err = InvalidLevel;
+
+    fn from_str(text: &str) -> Result<Self, InvalidLevel> {
+        Self::ALL.into_iter().find(|level| level.name() == text).ok_or(InvalidLevel)
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl From<Level> for tracing::Level {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Error => Self::ERROR,
+            Level::Warn => Self::WARN,
+            Level::Info => Self::INFO,
+            Level::Debug => Self::DEBUG,
+            Level::Trace => Self::TRACE,
+        }
+    }
+}
+
+/// The text is not one of [`Level::NAMES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidLevel;
+
+impl fmt::Display for InvalidLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "but must be one of {}", Level::NAMES.join(", "))
+    }
+}
+
+impl std::error::Error for InvalidLevel {}
+
+/// The `Origin` headers that an opening handshake may bear. A peer without one is no browser: a list
+/// refuses it, the others do not.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Origins {
+    /// `"same-host"`: the host and port of the `Host` header.
+    #[default]
+    SameHost,
+    /// `"*"`: any web page may use its visitors' access to this server.
+    Any,
+    /// These and no others, in lower case, such as `https://a.example`.
+    List(Vec<String>),
+}
+
+/// RFC 6454 §7: scheme, host and a port that is not the scheme's own; no path. Browsers send exactly this.
+pub(super) fn origin(text: &str) -> Result<(), &'static str> {
+    if text == "*" || text == "same-host" {
+        return Err("which stands alone: write it as a string, not in a list");
+    }
+    if text == "null" {
+        return Ok(());
+    }
+    let usage = "but an origin is written like \"https://a.example\" or \"http://localhost:8080\"";
+    let (scheme, host) = text.split_once("://").ok_or(usage)?;
+    let letters = |char: char| char.is_ascii_alphanumeric() || "+-.".contains(char);
+    if scheme.is_empty() || !scheme.chars().all(letters) || host.is_empty() {
+        return Err(usage);
+    }
+    if host.contains(['/', '?', '#', '@', '*']) || !host.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(
+            "but an origin is scheme, host and port only, without path, wildcard or \"/\" at its end",
+        );
+    }
+    Ok(())
+}

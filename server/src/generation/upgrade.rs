@@ -1,0 +1,217 @@
+//! The decision on an opening handshake: asked by the front, taken by the library on a worker.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use handler_api::abi::{self, wsh_status};
+use http::StatusCode;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use super::inbox::{Command, Inbox};
+use crate::session::{Head, Peer};
+
+/// A request that passed the checks of the opening handshake.
+#[derive(Debug)]
+pub(crate) struct UpgradeRequest {
+    /// Percent-decoded; the path of the route.
+    pub(crate) path: String,
+    /// As sent; empty if there was none.
+    pub(crate) query: String,
+    pub(crate) headers: HeaderMap,
+    /// Subprotocols that the peer offers, in its order.
+    pub(crate) protocols: Vec<String>,
+    pub(crate) peer: Peer,
+}
+
+/// What the library decided.
+#[derive(Debug)]
+pub(crate) enum Decision {
+    Accept(Accepted),
+    Refuse(Refusal),
+}
+
+/// An acceptance. The worker keeps the handler's object until the stream follows.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) ticket: Ticket,
+    pub(crate) protocol: Option<String>,
+    /// Headers that the handler adds to the answer.
+    pub(crate) headers: HeaderMap,
+}
+
+/// A refusal as it is answered.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Refusal {
+    pub(crate) fn new(status: StatusCode, body: impl Into<Vec<u8>>) -> Self {
+        Self { status, headers: HeaderMap::new(), body: body.into() }
+    }
+
+    pub(super) fn shutting_down() -> Self {
+        Self::unavailable("the server is shutting down\n")
+    }
+
+    pub(super) fn overloaded() -> Self {
+        Self::unavailable("the server has no thread left for this handler\n")
+    }
+
+    fn unavailable(body: &str) -> Self {
+        let mut refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, body);
+        refusal.headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        refusal
+    }
+}
+
+/// Which of the handler objects that a worker keeps for streams to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AcceptedKey {
+    pub(super) slot: u32,
+    pub(super) serial: u32,
+}
+
+/// The right to hand a stream over to the worker that accepted it. Dropped unused, it takes the acceptance back.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    inbox: Arc<Inbox>,
+    accepted: AcceptedKey,
+    is_used: bool,
+}
+
+impl Ticket {
+    pub(super) fn new(inbox: Arc<Inbox>, accepted: AcceptedKey) -> Self {
+        Self { inbox, accepted, is_used: false }
+    }
+
+    /// Passes the stream on, with what the peer sent right behind its request. False if the worker has ended.
+    pub(crate) fn hand_over(mut self, stream: OwnedFd, early: Vec<u8>, peer: Peer) -> bool {
+        self.is_used = true;
+        self.inbox.post(Command::Open { accepted: self.accepted, stream, early, peer })
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.is_used {
+            self.inbox.post(Command::Abandon(self.accepted));
+        }
+    }
+}
+
+/// An opening handshake as the library sees it: what `wsh_upgrade *` points at.
+#[derive(Debug)]
+pub(crate) struct UpgradeCall {
+    request: UpgradeRequest,
+    peer: String,
+    chosen: Option<usize>,
+    headers: HeaderMap,
+    rejection: Option<(StatusCode, Vec<u8>)>,
+}
+
+/// Headers of the answer that the handshake itself decides.
+const RESERVED: [HeaderName; 9] = [
+    header::CONNECTION,
+    header::UPGRADE,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::SEC_WEBSOCKET_ACCEPT,
+    header::SEC_WEBSOCKET_EXTENSIONS,
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_PROTOCOL,
+    header::SEC_WEBSOCKET_VERSION,
+];
+
+/// Headers a handler may add to one answer.
+const HEADERS_MAX: usize = 64;
+
+impl UpgradeCall {
+    pub(super) fn new(request: UpgradeRequest) -> Self {
+        let peer = request.peer.address().to_string();
+        Self { request, peer, chosen: None, headers: HeaderMap::new(), rejection: None }
+    }
+
+    pub(crate) fn attribute(&self, attribute: u32) -> Option<&[u8]> {
+        match attribute {
+            abi::WSH_PATH => Some(self.request.path.as_bytes()),
+            abi::WSH_QUERY => Some(self.request.query.as_bytes()),
+            abi::WSH_PEER => Some(self.peer.as_bytes()),
+            abi::WSH_PROTOCOL => self.protocol().map(str::as_bytes),
+            abi::WSH_EXTENSIONS => Some(b""),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn header(&self, name: &[u8], index: usize) -> Option<&[u8]> {
+        let name = HeaderName::from_bytes(name).ok()?;
+        self.request.headers.get_all(name).iter().nth(index).map(HeaderValue::as_bytes)
+    }
+
+    pub(crate) fn header_at(&self, index: usize) -> Option<(&[u8], &[u8])> {
+        self.request
+            .headers
+            .iter()
+            .nth(index)
+            .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+    }
+
+    pub(crate) fn offered_protocol(&self, index: usize) -> Option<&[u8]> {
+        self.request.protocols.get(index).map(String::as_bytes)
+    }
+
+    pub(crate) fn choose_protocol(&mut self, protocol: &[u8]) -> wsh_status {
+        if self.chosen.is_some() {
+            return abi::WSH_E_STATE;
+        }
+        self.chosen = self.request.protocols.iter().position(|offered| offered.as_bytes() == protocol);
+        if self.chosen.is_some() { abi::WSH_OK } else { abi::WSH_E_INVALID }
+    }
+
+    pub(crate) fn add_header(&mut self, name: &[u8], value: &[u8]) -> wsh_status {
+        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) else {
+            return abi::WSH_E_INVALID;
+        };
+        if RESERVED.contains(&name) {
+            return abi::WSH_E_INVALID;
+        }
+        if self.headers.len() >= HEADERS_MAX {
+            return abi::WSH_E_TOO_BIG;
+        }
+        self.headers.append(name, value);
+        abi::WSH_OK
+    }
+
+    pub(crate) fn reject(&mut self, status: u16, body: &[u8]) -> wsh_status {
+        match StatusCode::from_u16(status) {
+            Ok(status) if (300..=599).contains(&status.as_u16()) => {
+                self.rejection = Some((status, body.to_vec()));
+                abi::WSH_OK
+            }
+            _ => abi::WSH_E_INVALID,
+        }
+    }
+
+    fn protocol(&self) -> Option<&str> {
+        self.chosen.map(|index| &*self.request.protocols[index])
+    }
+
+    /// What is kept of the request for the session that it becomes.
+    pub(super) fn head(&self, keeps_request: bool) -> Head {
+        Head::keep(&self.request.query, &self.request.headers, self.protocol(), keeps_request)
+    }
+
+    pub(super) fn accepted(self, ticket: Ticket) -> Accepted {
+        let protocol = self.protocol().map(str::to_owned);
+        Accepted { ticket, protocol, headers: self.headers }
+    }
+
+    /// The refusal that the handler described, or 403.
+    pub(super) fn refused(self) -> Refusal {
+        let (status, body) =
+            self.rejection.unwrap_or_else(|| (StatusCode::FORBIDDEN, b"the handler refuses\n".to_vec()));
+        Refusal { status, headers: self.headers, body }
+    }
+}

@@ -1,0 +1,417 @@
+//! A worker: a thread with one event loop that runs sessions of its generation.
+//!
+//! The loop is one task of a tokio current-thread runtime. It waits for one thing only, the worker's private epoll, in which
+//! every socket and the bell of the inbox are registered; tokio itself sees a single descriptor, however many sessions there
+//! are. All sessions share one buffer for reading and one for writing (the *cork*: what the callbacks of a turn send is
+//! written once, at its end).
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use handler_api::abi;
+use http::StatusCode;
+use rustix::event::epoll::EventFlags;
+use tokio::sync::oneshot;
+use tokio::time::MissedTickBehavior;
+use tracing::{debug, error, warn};
+use wshd_protocol::close;
+
+use super::Generation;
+use super::inbox::{Command, Inbox};
+use super::poller::{Batch, Poller, Ready};
+use super::table::Table;
+use super::upgrade::{AcceptedKey, Decision, Refusal, Ticket, UpgradeCall, UpgradeRequest};
+use crate::handler::{Failure, HandlerLibrary, Instance};
+use crate::session::{Head, Link, Next, Outcome, Peer, Session, SessionKey, Stream};
+
+/// Batches of events before tokio's timers get their turn.
+const BATCHES_PER_WAKE: usize = 8;
+
+/// Fewer events than this in a batch: the rest of the world was quiet, and asking again would only cost a system call.
+const SMALL_BATCH: usize = 16;
+
+/// What all sessions of a worker share and write to.
+pub(crate) struct Desk {
+    /// What the session whose turn it is has sent; empty between turns.
+    pub(crate) cork: Vec<u8>,
+    /// Seconds since the worker began, from 1 on. The only clock of sessions.
+    pub(crate) now: u32,
+}
+
+/// What all sessions of a worker share and only read.
+pub(crate) struct Env {
+    pub(crate) library: Arc<HandlerLibrary>,
+    pub(crate) generation: Arc<Generation>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) protocol_limits: wshd_protocol::Limits,
+    pub(crate) keeps_request: bool,
+}
+
+struct Worker {
+    index: usize,
+    poller: Poller,
+    batch: Batch,
+    sessions: Table<Session>,
+    /// Handler objects whose stream has not followed yet.
+    accepted: Table<Waiting>,
+    buffer: Box<[u8]>,
+    desk: Desk,
+    env: Env,
+    load: Arc<AtomicUsize>,
+    began: Instant,
+    /// The last serial number that was given to a session or an accepted upgrade.
+    serial: u32,
+    /// Sessions that left input behind.
+    again: Vec<SessionKey>,
+    commands: Vec<Command>,
+    stopping: Option<Stopping>,
+    exits: bool,
+}
+
+struct Waiting {
+    instance: Instance,
+    head: Head,
+    serial: u32,
+}
+
+struct Stopping {
+    deadline: Instant,
+    done: Option<oneshot::Sender<()>>,
+}
+
+/// Runs worker `index` until it is told to exit.
+pub(super) fn run(
+    index: usize,
+    generation: Arc<Generation>,
+    library: Arc<HandlerLibrary>,
+    poller: Poller,
+    inbox: Arc<Inbox>,
+) {
+    let name = generation.name.clone();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
+        Ok(runtime) => runtime,
+        Err(cause) => {
+            error!(handler = &*name, "worker {index} cannot start its event loop: {cause}");
+            return inbox.close();
+        }
+    };
+    let result = runtime.block_on(async {
+        let mut worker = Worker::new(index, generation, library, poller, inbox.clone())?;
+        worker.run().await
+    });
+    inbox.close();
+    if let Err(cause) = result {
+        error!(handler = &*name, "worker {index} ends: its event loop failed: {cause}");
+    }
+}
+
+impl Worker {
+    fn new(
+        index: usize,
+        generation: Arc<Generation>,
+        library: Arc<HandlerLibrary>,
+        poller: Poller,
+        inbox: Arc<Inbox>,
+    ) -> std::io::Result<Self> {
+        let limits = generation.limits();
+        let protocol_limits = wshd_protocol::Limits {
+            message_bytes_max: limits.message_bytes_max,
+            empty_fragments_max: limits.empty_fragments_max,
+        };
+        let buffer = vec![0; limits.read_buffer_bytes].into_boxed_slice();
+        let keeps_request = generation.info.flags & abi::WSH_LIBRARY_FORGETS_REQUEST == 0;
+        let load = generation.workers[index].load.clone();
+        Ok(Self {
+            index,
+            poller,
+            batch: Batch::new(),
+            sessions: Table::new(),
+            accepted: Table::new(),
+            buffer,
+            desk: Desk { cork: Vec::new(), now: 1 },
+            env: Env { library, generation, inbox, protocol_limits, keeps_request },
+            load,
+            began: Instant::now(),
+            serial: 0,
+            again: Vec::new(),
+            commands: Vec::new(),
+            stopping: None,
+            exits: false,
+        })
+    }
+
+    async fn run(&mut self) -> std::io::Result<()> {
+        let epoll = self.poller.register()?;
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.exits {
+            let needs_clock = !self.sessions.is_empty() || self.stopping.is_some();
+            // Both branches are cancel safe: readiness stays set, and a missed tick comes at once.
+            let ready = tokio::select! {
+                ready = epoll.readable() => Some(ready?),
+                _ = second.tick(), if needs_clock => None,
+            };
+            self.advance_clock();
+            let Some(mut ready) = ready else { continue };
+            if self.turn()? {
+                // Clears what tokio had seen when the turn began; what became ready since then is a new event.
+                ready.clear_ready();
+            } else {
+                ready.retain_ready();
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs what is ready. True if nothing was left behind, so that the next event will be a new one.
+    fn turn(&mut self) -> std::io::Result<bool> {
+        for key in std::mem::take(&mut self.again) {
+            self.run_session(key, EventFlags::IN);
+        }
+        for _ in 0..BATCHES_PER_WAKE {
+            self.poller.fetch(&mut self.batch)?;
+            for index in 0..self.batch.len() {
+                match self.batch.event(index) {
+                    Ready::Inbox => self.run_commands(),
+                    Ready::Session(key, flags) => self.run_session(key, flags),
+                }
+            }
+            if self.batch.len() < SMALL_BATCH {
+                return Ok(self.again.is_empty());
+            }
+        }
+        Ok(false)
+    }
+
+    fn run_session(&mut self, key: SessionKey, flags: EventFlags) {
+        let Some(session) = session_of(&mut self.sessions, key) else { return };
+        let next = session.on_ready(flags, &mut self.buffer, &mut self.desk, &self.env);
+        self.after(key, next);
+    }
+
+    fn after(&mut self, key: SessionKey, next: Next) {
+        debug_assert!(self.desk.cork.is_empty(), "a turn ends with everything written or queued");
+        match next {
+            Next::Wait => {}
+            Next::Again => self.again.push(key),
+            Next::Remove => self.remove(key),
+        }
+    }
+
+    fn remove(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.remove(key.slot) else { return };
+        self.env.generation.admission.leave(session.link.peer.address().ip());
+        self.load.fetch_sub(1, Ordering::Relaxed);
+        self.report_if_empty();
+    }
+
+    // ---- commands ------------------------------------------------------------------------------------------------------
+
+    fn run_commands(&mut self) {
+        let mut commands = self.env.inbox.take(std::mem::take(&mut self.commands));
+        // Commands for one session follow each other often; what they send is written once.
+        let mut corked: Option<SessionKey> = None;
+        for command in commands.drain(..) {
+            let key = command.session();
+            if corked != key
+                && let Some(previous) = corked.take()
+            {
+                self.finish_commands(previous);
+            }
+            corked = key;
+            self.run_command(command);
+        }
+        if let Some(previous) = corked {
+            self.finish_commands(previous);
+        }
+        // One burst does not decide how much memory the queue keeps.
+        commands.shrink_to(1024);
+        self.commands = commands;
+    }
+
+    fn run_command(&mut self, command: Command) {
+        let Self { sessions, desk, env, .. } = self;
+        match command {
+            Command::Upgrade(request, reply) => self.decide(*request, reply),
+            Command::Open { accepted, stream, early, peer } => self.open(accepted, stream, early, peer),
+            Command::Abandon(accepted) => {
+                if let Some(waiting) = self.take_accepted(accepted) {
+                    self.env.library.free(waiting.instance);
+                    self.load.fetch_sub(1, Ordering::Relaxed);
+                    self.report_if_empty();
+                }
+            }
+            Command::Send(key, message) => {
+                if let Some(session) = session_of(sessions, key) {
+                    session.send(&message, desk, env);
+                }
+            }
+            Command::Close(key, code, reason) => {
+                if let Some(session) = session_of(sessions, key) {
+                    session.close(code, &reason, desk, env);
+                }
+            }
+            Command::Wake(key) => {
+                if let Some(session) = session_of(sessions, key) {
+                    session.wake(desk, env);
+                }
+            }
+            Command::Overflow(key) => {
+                if let Some(session) = session_of(sessions, key) {
+                    session.overflow(desk, env);
+                }
+            }
+            Command::Stop(deadline, done) => self.stop(deadline, done),
+            Command::Exit => self.exit(),
+        }
+    }
+
+    fn finish_commands(&mut self, key: SessionKey) {
+        let Some(session) = session_of(&mut self.sessions, key) else { return };
+        let next = session.finish_commands(&mut self.desk, &self.env);
+        self.after(key, next);
+    }
+
+    /// Asks the library whether it takes this peer, and keeps its object if it does.
+    fn decide(&mut self, request: UpgradeRequest, reply: oneshot::Sender<Decision>) {
+        let mut call = UpgradeCall::new(request);
+        let decision = match self.env.library.on_upgrade(&mut call) {
+            Ok(instance) => {
+                let serial = self.next_serial();
+                let head = call.head(self.env.keeps_request);
+                let slot = self.accepted.insert(Waiting { instance, head, serial });
+                let ticket = Ticket::new(self.env.inbox.clone(), AcceptedKey { slot, serial });
+                Decision::Accept(call.accepted(ticket))
+            }
+            Err(Failure::Status(abi::WSH_E_REJECTED)) => Decision::Refuse(call.refused()),
+            Err(failure) => {
+                let handler = self.env.generation.name();
+                warn!(handler, "on_upgrade {failure}");
+                Decision::Refuse(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the handler failed\n"))
+            }
+        };
+        if matches!(decision, Decision::Refuse(_)) {
+            self.load.fetch_sub(1, Ordering::Relaxed);
+        }
+        // If the peer is gone the decision comes back and is dropped here, and with it the ticket.
+        let _ = reply.send(decision);
+    }
+
+    fn open(&mut self, accepted: AcceptedKey, stream: OwnedFd, mut early: Vec<u8>, peer: Peer) {
+        let Some(Waiting { instance, head, .. }) = self.take_accepted(accepted) else { return };
+        let serial = self.next_serial();
+        let key = SessionKey { slot: self.sessions.next_slot(), serial };
+        if let Err(cause) = self.poller.add(&stream, key) {
+            warn!("cannot watch a socket: {cause}");
+            self.env.library.free(instance);
+            self.load.fetch_sub(1, Ordering::Relaxed);
+            self.env.generation.admission.leave(peer.address().ip());
+            return;
+        }
+        let link = Link::new(Stream::Plain(stream), head, key, peer);
+        self.sessions.insert(Session::new(link, instance, self.desk.now));
+        let Some(session) = session_of(&mut self.sessions, key) else { return };
+        debug!(target: "access", peer = %peer.address(), "{} opened", self.env.generation.path());
+        let mut next = session.open(&mut early, &mut self.desk, &self.env);
+        if self.stopping.is_some() && next != Next::Remove {
+            session.close(close::GOING_AWAY, SHUTTING_DOWN, &mut self.desk, &self.env);
+            next = session.finish_commands(&mut self.desk, &self.env);
+        }
+        self.after(key, next);
+    }
+
+    fn take_accepted(&mut self, accepted: AcceptedKey) -> Option<Waiting> {
+        let waiting = self.accepted.get_mut(accepted.slot)?;
+        if waiting.serial == accepted.serial { self.accepted.remove(accepted.slot) } else { None }
+    }
+
+    fn next_serial(&mut self) -> u32 {
+        // Serial numbers begin at 1; 0 belongs to the bell.
+        self.serial = self.serial.wrapping_add(1).max(1);
+        self.serial
+    }
+
+    // ---- time ----------------------------------------------------------------------------------------------------------
+
+    fn advance_clock(&mut self) {
+        let now = self.began.elapsed().as_secs() as u32 + 1;
+        if now == self.desk.now {
+            return;
+        }
+        self.desk.now = now;
+        for slot in self.sessions.slots() {
+            let Some(session) = self.sessions.get_mut(slot) else { continue };
+            let key = session.key();
+            let next = session.on_tick(&mut self.desk, &self.env);
+            self.after(key, next);
+        }
+        let is_late = self.stopping.as_ref().is_some_and(|stopping| Instant::now() >= stopping.deadline);
+        if is_late {
+            self.drop_all_sessions();
+        }
+    }
+
+    // ---- the end -------------------------------------------------------------------------------------------------------
+
+    fn stop(&mut self, deadline: Instant, done: oneshot::Sender<()>) {
+        if self.index == 0 {
+            self.env.library.quiesce();
+        }
+        self.stopping = Some(Stopping { deadline, done: Some(done) });
+        for key in self.keys() {
+            let Some(session) = session_of(&mut self.sessions, key) else { continue };
+            session.close(close::GOING_AWAY, SHUTTING_DOWN, &mut self.desk, &self.env);
+            let next = session.finish_commands(&mut self.desk, &self.env);
+            self.after(key, next);
+        }
+        self.report_if_empty();
+    }
+
+    /// Tells whoever stops this generation that no session is left on this worker.
+    fn report_if_empty(&mut self) {
+        if let Some(stopping) = &mut self.stopping
+            && self.sessions.is_empty()
+            && self.accepted.is_empty()
+            && let Some(done) = stopping.done.take()
+        {
+            let _ = done.send(());
+        }
+    }
+
+    fn drop_all_sessions(&mut self) {
+        for key in self.keys() {
+            let Some(session) = session_of(&mut self.sessions, key) else { continue };
+            let outcome = Outcome::Lost("the server stopped before the peer answered Close".into());
+            session.drop_connection(outcome, &mut self.desk, &self.env);
+            self.after(key, Next::Remove);
+        }
+        for slot in self.accepted.slots() {
+            if let Some(waiting) = self.accepted.remove(slot) {
+                self.env.library.free(waiting.instance);
+            }
+        }
+        self.report_if_empty();
+    }
+
+    fn exit(&mut self) {
+        self.drop_all_sessions();
+        if self.index == 0 {
+            self.env.library.shutdown();
+        }
+        self.exits = true;
+    }
+
+    fn keys(&mut self) -> Vec<SessionKey> {
+        let slots = self.sessions.slots();
+        slots.filter_map(|slot| Some(self.sessions.get_mut(slot)?.key())).collect()
+    }
+}
+
+const SHUTTING_DOWN: &str = "server is shutting down";
+
+fn session_of(sessions: &mut Table<Session>, key: SessionKey) -> Option<&mut Session> {
+    sessions.get_mut(key.slot).filter(|session| session.key() == key)
+}

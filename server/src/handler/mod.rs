@@ -1,0 +1,13 @@
+//! The unsafe room: a loaded handler library behind safe calls.
+//!
+//! In: the path of a staged, checked library. Out: [`HandlerLibrary`], whose methods call the functions of its table with the
+//! session or upgrade they are about. The other direction, what a library may ask of the server, is the table in `host`.
+//!
+//! Only this folder turns pointers of the C contract (`handler-api/include/wsh.h`) into references and back.
+
+mod host;
+mod instance;
+mod library;
+
+pub(crate) use instance::{Failure, Instance, Verdict};
+pub(crate) use library::{HandlerLibrary, Identity, LoadError};

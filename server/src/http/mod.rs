@@ -1,0 +1,128 @@
+//! Speaks HTTP/1.1 with a peer until it upgrades or leaves.
+//!
+//! In: an accepted stream. Out: a stream handed over to a worker, or answers that end here. Nothing outside this folder knows
+//! HTTP, and no line of a handler library runs here.
+
+mod files;
+mod origin;
+mod upgrade;
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tracing::debug;
+
+use self::files::Files;
+use self::upgrade::PendingUpgrade;
+use crate::admission::Permit;
+use crate::config::Config;
+use crate::router::Router;
+
+type Body = BoxBody<Bytes, io::Error>;
+
+/// What every connection of the server needs to answer a request.
+#[derive(Debug)]
+pub(crate) struct Front {
+    config: Arc<Config>,
+    router: Arc<Router>,
+    files: Option<Files>,
+}
+
+impl Front {
+    pub(crate) fn new(config: Arc<Config>, router: Arc<Router>) -> io::Result<Self> {
+        let files = config.files.root.as_deref().map(Files::open).transpose()?;
+        Ok(Self { config, router, files })
+    }
+
+    /// Serves one connection to its end, or until its stream belongs to a worker.
+    pub(crate) async fn serve(self: Arc<Self>, stream: TcpStream, permit: Permit) {
+        let peer = permit.peer();
+        // The service runs inside the connection that it belongs to; the upgrade it prepares is taken up when the connection
+        // has written 101 and let go of the stream.
+        let pending: Mutex<Option<PendingUpgrade>> = Mutex::new(None);
+        let service = service_fn(|request| async {
+            let answer = self.answer(request, peer, &pending).await;
+            Ok::<_, Infallible>(answer)
+        });
+        let limits = &self.config.limits;
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.handshake_seconds_max)
+            .max_buf_size(limits.head_bytes_max)
+            .max_headers(limits.head_lines_max)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        if let Err(error) = connection.await {
+            // The peer's doing, and an answer was given where one was possible.
+            debug!(%peer, "http connection ended: {error}");
+            return;
+        }
+        let pending = pending.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pending) = pending {
+            pending.hand_over(permit).await;
+        }
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: std::net::SocketAddr,
+        pending: &Mutex<Option<PendingUpgrade>>,
+    ) -> Response<Body> {
+        if wshd_protocol::handshake::is_upgrade(request.headers()) {
+            return match upgrade::answer(self, request, peer).await {
+                Ok((response, accepted)) => {
+                    *pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted);
+                    response
+                }
+                Err(refusal) => refusal,
+            };
+        }
+        let path = crate::router::resource_path(request.uri().path());
+        let handler = path.as_deref().and_then(|path| self.router.find(path));
+        let response = match &self.files {
+            Some(files) => files.answer(request).await,
+            None => text(StatusCode::NOT_FOUND, "there is nothing at this path\n"),
+        };
+        match handler {
+            // A page at the same path as a handler wins, as `/` of the document root does over a handler for `/`.
+            Some(_) if response.status() == StatusCode::NOT_FOUND => upgrade::required(),
+            _ => response,
+        }
+    }
+}
+
+/// An answer in words.
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Full::new(body.into()).map_err(|never| match never {}).boxed());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// An answer in words after which the connection ends, so that nothing the peer sent behind its request is taken for another.
+fn refusal(status: StatusCode, more: HeaderMap, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = text(status, body);
+    let headers = response.headers_mut();
+    for (name, value) in &more {
+        if name == header::CONTENT_TYPE {
+            headers.insert(name, value.clone());
+        } else {
+            headers.append(name, value.clone());
+        }
+    }
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}

@@ -1,0 +1,105 @@
+//! Turns a request into a WebSocket, or refuses it.
+//!
+//! In: a request that asks for an upgrade. Out: the answer 101 and a [`PendingUpgrade`], or a refusal with its HTTP status.
+
+use std::net::SocketAddr;
+
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tracing::debug;
+use wshd_protocol::handshake::Offer;
+
+use super::{Body, Front, origin, refusal};
+use crate::admission::Permit;
+use crate::generation::{Decision, Ticket, UpgradeRequest};
+use crate::router::resource_path;
+
+/// An upgrade that was answered with 101 and whose stream is not free yet.
+#[derive(Debug)]
+pub(super) struct PendingUpgrade {
+    stream: OnUpgrade,
+    ticket: Ticket,
+}
+
+impl PendingUpgrade {
+    /// Waits for the stream and passes it to the worker that accepted.
+    pub(super) async fn hand_over(self, permit: Permit) {
+        let Self { stream, ticket } = self;
+        let upgraded = match stream.await {
+            Ok(upgraded) => upgraded,
+            Err(error) => return debug!(peer = %permit.peer(), "upgrade was not completed: {error}"),
+        };
+        let parts = upgraded.downcast::<TokioIo<TcpStream>>().expect("the front serves TCP streams");
+        // Leaves the front's event loop; the worker registers it with its own.
+        let stream = match parts.io.into_inner().into_std() {
+            Ok(stream) => stream,
+            Err(error) => return debug!(peer = %permit.peer(), "stream cannot be moved: {error}"),
+        };
+        let peer = permit.peer().into();
+        if ticket.hand_over(stream.into(), parts.read_buf.into(), peer) {
+            permit.transfer();
+        }
+    }
+}
+
+/// Checks the opening handshake (RFC 6455 section 4.2), finds the handler and asks it.
+pub(super) async fn answer(
+    front: &Front,
+    mut request: Request<Incoming>,
+    peer: SocketAddr,
+) -> Result<(Response<Body>, PendingUpgrade), Response<Body>> {
+    let refuse = |status, more, body: String| {
+        debug!(target: "access", %peer, "refused {status}: {}", body.trim_end());
+        refusal(status, more, body)
+    };
+    let path = resource_path(request.uri().path());
+    let generation = path.as_deref().and_then(|path| front.router.find(path));
+    let Some(generation) = generation else {
+        let path = request.uri().path();
+        return Err(refuse(StatusCode::NOT_FOUND, HeaderMap::new(), format!("no handler serves {path}\n")));
+    };
+    let offer = Offer::parse(request.method(), request.version(), request.headers())
+        .map_err(|rejection| refuse(rejection.status(), rejection.headers(), format!("{rejection}\n")))?;
+    origin::check(&front.config.upgrade.origins, request.headers())
+        .map_err(|why| refuse(StatusCode::FORBIDDEN, HeaderMap::new(), format!("{why}\n")))?;
+
+    let asked = UpgradeRequest {
+        path: generation.path().to_owned(),
+        query: request.uri().query().unwrap_or_default().to_owned(),
+        headers: request.headers().clone(),
+        protocols: offer.protocols().map(str::to_owned).collect(),
+        peer: peer.into(),
+    };
+    let patience = front.config.limits.handshake_seconds_max;
+    let decision = tokio::time::timeout(patience, generation.upgrade(asked)).await.map_err(|_| {
+        let body = format!("the handler did not decide within {} s\n", patience.as_secs());
+        refuse(StatusCode::SERVICE_UNAVAILABLE, HeaderMap::new(), body)
+    })?;
+    let accepted = match decision {
+        Decision::Accept(accepted) => accepted,
+        Decision::Refuse(refused) => return Err(refusal(refused.status, refused.headers, refused.body)),
+    };
+    let agreed = offer
+        .accept(accepted.protocol.as_deref())
+        .expect("a worker agrees only to a subprotocol that was offered");
+    let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *response.headers_mut() = agreed;
+    response.headers_mut().extend(accepted.headers);
+    let stream = hyper::upgrade::on(&mut request);
+    Ok((response, PendingUpgrade { stream, ticket: accepted.ticket }))
+}
+
+/// The answer to a plain request for a path that only speaks WebSocket (RFC 9110 section 15.5.22).
+pub(super) fn required() -> Response<Body> {
+    let mut more = HeaderMap::new();
+    more.insert(http::header::UPGRADE, http::HeaderValue::from_static("websocket"));
+    let mut response =
+        refusal(StatusCode::UPGRADE_REQUIRED, more, "this path speaks WebSocket: connect with ws://\n");
+    response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("upgrade, close"));
+    response
+}

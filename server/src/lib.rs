@@ -1,0 +1,36 @@
+//! The server behind the binary `wshd`: a WebSocket server that loads its handlers as shared libraries.
+//!
+//! Not a public API: the items are `pub` for the binary, the tests and the benchmarks.
+//!
+//! The modules stand in the order a byte travels. *Front threads* run `listener`, `http` and `router`: they accept, speak HTTP,
+//! and ask the worker that will serve the peer whether its handler wants it. Then the stream is handed over, and from there on
+//! everything happens on one *worker* of the route's generation: `generation`, `session`, the crate `wshd_protocol`, and
+//! through `handler` the code of the library. Beside the path stand what happens at start: `cli`, `config`, `registry`.
+//!
+//! ```text
+//! listener -> http -> router -> [hand-over] -> generation -> session <=> wshd_protocol
+//!                                                               |  ^
+//!                                                               v  | outgoing (bounded)
+//!                                                           handler -- C ABI -- libNAME_wsh.so
+//! ```
+
+pub mod cli;
+pub mod config;
+pub mod log;
+pub mod screen;
+pub mod server;
+
+mod admission;
+mod generation;
+mod http;
+mod listener;
+mod router;
+mod session;
+// The room where pointers of the C contract become references and back.
+#[allow(unsafe_code)]
+mod handler;
+
+pub mod registry;
+
+pub use listener::BindError;
+pub use server::{Report, Server, StartError};

@@ -1,0 +1,122 @@
+//! A session as its handler sees it during one callback: what `wsh_session *` points at.
+
+use std::sync::Arc;
+
+use handler_api::abi::{self, wsh_status};
+use wshd_protocol::{Kind, ReadyState, close};
+
+use super::handle::Handle;
+use super::{Fault, Link};
+use crate::generation::{Desk, Env};
+
+/// Lent to the library for the length of one callback.
+pub(crate) struct Call<'a> {
+    link: &'a mut Link,
+    desk: &'a mut Desk,
+    env: &'a Env,
+    /// The peer's address as text, made when it is asked for.
+    peer: Option<Box<str>>,
+}
+
+/// A message that waits in a worker's inbox.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    pub(crate) kind: Kind,
+    pub(crate) data: Box<[u8]>,
+}
+
+/// The kind of a message of the handler, if it is one that may be sent: text has to be UTF-8.
+pub(super) fn message_kind(kind: u32, data: &[u8]) -> Option<Kind> {
+    match kind {
+        abi::WSH_TEXT => simdutf8::basic::from_utf8(data).is_ok().then_some(Kind::Text),
+        abi::WSH_BINARY => Some(Kind::Binary),
+        _ => None,
+    }
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(link: &'a mut Link, desk: &'a mut Desk, env: &'a Env) -> Self {
+        Self { link, desk, env, peer: None }
+    }
+
+    pub(crate) fn send(&mut self, kind: u32, data: &[u8]) -> wsh_status {
+        match message_kind(kind, data) {
+            Some(kind) => self.link.send(kind, data, self.desk, self.env),
+            None => abi::WSH_E_INVALID,
+        }
+    }
+
+    pub(crate) fn send_fragment(&mut self, kind: u32, data: &[u8], last: bool) -> wsh_status {
+        // A text may be cut inside a character here, so only the peer can check it.
+        let kind = match kind {
+            abi::WSH_TEXT => Kind::Text,
+            abi::WSH_BINARY => Kind::Binary,
+            _ => return abi::WSH_E_INVALID,
+        };
+        self.link.send_fragment(kind, data, last, self.desk, self.env)
+    }
+
+    pub(crate) fn ping(&mut self, data: &[u8]) -> wsh_status {
+        if data.len() > 125 {
+            return abi::WSH_E_INVALID;
+        }
+        self.link.ping(data, self.desk)
+    }
+
+    pub(crate) fn close(&mut self, code: u16, reason: &[u8]) -> wsh_status {
+        let Ok(reason) = std::str::from_utf8(reason) else { return abi::WSH_E_INVALID };
+        if code != 0 && !close::may_be_sent_by_server(code) || reason.len() > close::REASON_BYTES_MAX {
+            return abi::WSH_E_INVALID;
+        }
+        self.link.close(code, reason, self.desk)
+    }
+
+    pub(crate) fn abort(&mut self) -> wsh_status {
+        self.link.fault = Some(Fault::Abort);
+        abi::WSH_OK
+    }
+
+    pub(crate) fn ready_state(&self) -> u32 {
+        match self.link.connection.ready_state() {
+            ReadyState::Open if self.link.fault.is_none() => abi::WSH_OPEN,
+            ReadyState::Open | ReadyState::Closing => abi::WSH_CLOSING,
+            ReadyState::Closed => abi::WSH_CLOSED,
+        }
+    }
+
+    pub(crate) fn buffered_amount(&self) -> u64 {
+        let unsent = self.link.outgoing.as_ref().map_or(0, |outgoing| outgoing.len());
+        let waiting = self.link.handle.as_ref().map_or(0, |handle| handle.waiting_bytes());
+        (unsent + self.desk.cork.len() + waiting) as u64
+    }
+
+    pub(crate) fn attribute(&mut self, attribute: u32) -> Option<&[u8]> {
+        let head = &self.link.head;
+        match attribute {
+            abi::WSH_PATH => Some(self.env.generation.path().as_bytes()),
+            abi::WSH_QUERY if self.env.keeps_request => Some(head.query()),
+            abi::WSH_PEER => {
+                let peer = self.link.peer;
+                Some(self.peer.get_or_insert_with(|| peer.address().to_string().into()).as_bytes())
+            }
+            abi::WSH_PROTOCOL if !head.protocol().is_empty() => Some(head.protocol()),
+            abi::WSH_EXTENSIONS => Some(b""),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn header(&self, name: &[u8], index: usize) -> Option<&[u8]> {
+        let mut values = self.link.head.headers().filter(|(found, _)| found.eq_ignore_ascii_case(name));
+        values.nth(index).map(|(_, value)| value)
+    }
+
+    pub(crate) fn header_at(&self, index: usize) -> Option<(&[u8], &[u8])> {
+        self.link.head.headers().nth(index)
+    }
+
+    pub(crate) fn handle(&mut self) -> Arc<Handle> {
+        let (key, env) = (self.link.key, self.env);
+        let make = || Arc::new(Handle::new(env.inbox.clone(), key, env.generation.clone()));
+        self.link.handle.get_or_insert_with(make).clone()
+    }
+}

@@ -1,0 +1,117 @@
+//! What a session remembers of its opening handshake, in one allocation or in none.
+
+use http::HeaderMap;
+use http::header;
+
+/// Query, subprotocol and headers of the request.
+///
+/// Layout: length of the query (u16, or `NO_QUERY`), length of the subprotocol (u16), query, subprotocol, then for each header
+/// line the lengths of name and value (u16 each), name, value. An empty box means that nothing was kept.
+#[derive(Debug)]
+pub(crate) struct Head(Box<[u8]>);
+
+/// Served only the handshake, and is of no use afterwards.
+const NOT_KEPT: [header::HeaderName; 4] =
+    [header::CONNECTION, header::UPGRADE, header::SEC_WEBSOCKET_KEY, header::SEC_WEBSOCKET_VERSION];
+
+const PREFIX: usize = 4;
+
+impl Head {
+    /// Keeps what the session can be asked for; with `request` false only the subprotocol.
+    pub(crate) fn keep(query: &str, headers: &HeaderMap, protocol: Option<&str>, request: bool) -> Self {
+        let query = if request { query } else { "" };
+        let protocol = protocol.unwrap_or_default();
+        let mut bytes = Vec::new();
+        // The head of a request is limited to far less than 64 KiB; what does not fit is not kept rather than cut.
+        let (Ok(query_len), Ok(protocol_len)) = (u16::try_from(query.len()), u16::try_from(protocol.len()))
+        else {
+            return Self(Box::default());
+        };
+        bytes.extend_from_slice(&query_len.to_le_bytes());
+        bytes.extend_from_slice(&protocol_len.to_le_bytes());
+        bytes.extend_from_slice(query.as_bytes());
+        bytes.extend_from_slice(protocol.as_bytes());
+        if request {
+            for (name, value) in headers {
+                let lengths = (u16::try_from(name.as_str().len()), u16::try_from(value.len()));
+                let (Ok(name_len), Ok(value_len)) = lengths else { continue };
+                if NOT_KEPT.contains(name) {
+                    continue;
+                }
+                bytes.extend_from_slice(&name_len.to_le_bytes());
+                bytes.extend_from_slice(&value_len.to_le_bytes());
+                bytes.extend_from_slice(name.as_str().as_bytes());
+                bytes.extend_from_slice(value.as_bytes());
+            }
+        }
+        if bytes.len() == PREFIX {
+            return Self(Box::default());
+        }
+        Self(bytes.into_boxed_slice())
+    }
+
+    pub(crate) fn query(&self) -> &[u8] {
+        self.0.get(PREFIX..PREFIX + self.length_at(0)).unwrap_or_default()
+    }
+
+    /// The agreed subprotocol; empty if none was.
+    pub(crate) fn protocol(&self) -> &[u8] {
+        let start = PREFIX + self.length_at(0);
+        self.0.get(start..start + self.length_at(2)).unwrap_or_default()
+    }
+
+    /// Header lines in the order of the request's header map, names in lower case.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut at = PREFIX + self.length_at(0) + self.length_at(2);
+        std::iter::from_fn(move || {
+            if at >= self.0.len() {
+                return None;
+            }
+            let (name_len, value_len) = (self.length_at(at), self.length_at(at + 2));
+            let name = &self.0[at + 4..at + 4 + name_len];
+            let value = &self.0[at + 4 + name_len..at + 4 + name_len + value_len];
+            at += 4 + name_len + value_len;
+            Some((name, value))
+        })
+    }
+
+    fn length_at(&self, at: usize) -> usize {
+        self.0.get(at..at + 2).map_or(0, |bytes| usize::from(u16::from_le_bytes([bytes[0], bytes[1]])))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn request() -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, HeaderValue::from_static("localhost:9998"));
+        headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
+        headers.append(header::COOKIE, HeaderValue::from_static("a=1"));
+        headers.append(header::COOKIE, HeaderValue::from_static("b=2"));
+        headers
+    }
+
+    #[test]
+    fn query_protocol_and_headers_are_read_back() {
+        let head = Head::keep("room=blue", &request(), Some("echo.wsh"), true);
+        assert_eq!(head.query(), b"room=blue");
+        assert_eq!(head.protocol(), b"echo.wsh");
+        let lines: Vec<_> = head.headers().collect();
+        assert_eq!(
+            lines,
+            [(&b"host"[..], &b"localhost:9998"[..]), (b"cookie", b"a=1"), (b"cookie", b"b=2")],
+            "in order, without what only served the handshake"
+        );
+    }
+
+    #[test]
+    fn a_session_that_forgets_its_request_allocates_nothing() {
+        let head = Head::keep("room=blue", &request(), None, false);
+        assert!(head.0.is_empty());
+        assert_eq!((head.query(), head.protocol(), head.headers().count()), (&b""[..], &b""[..], 0));
+    }
+}

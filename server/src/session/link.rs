@@ -1,0 +1,248 @@
+//! The part of a session that a callback may use: everything but the handler's object.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use handler_api::abi::{self, wsh_status};
+use rustix::io::Errno;
+use wshd_protocol::{Connection, Kind, SendError, frame_head};
+
+use super::SessionKey;
+use super::handle::Handle;
+use super::head::Head;
+use super::outgoing::Outgoing;
+use super::stream::{Peer, Stream};
+use crate::generation::{Desk, Env};
+
+/// From this size on a message is written straight from the handler's memory; below it, copying into the cork is cheaper than
+/// a system call of its own.
+const DIRECT_BYTES: usize = 16 * 1024;
+
+/// At this size the cork is written although the turn goes on.
+const CORK_BYTES_MAX: usize = 64 * 1024;
+
+pub(crate) struct Link {
+    pub(crate) stream: Stream,
+    pub(super) connection: Connection,
+    /// Exists exactly while something waits for the peer.
+    pub(super) outgoing: Option<Box<Outgoing>>,
+    pub(super) head: Head,
+    pub(super) handle: Option<Arc<Handle>>,
+    pub(super) key: SessionKey,
+    pub(crate) peer: Peer,
+    /// What a callback or a write left to be dealt with when the callback has returned.
+    pub(super) fault: Option<Fault>,
+    /// The server's Close went out; no data may follow.
+    pub(super) sent_close: bool,
+    pub(super) said_fin: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The peer does not read and its queue is full.
+    Overflow,
+    /// The handler drops the connection.
+    Abort,
+    Io(Errno),
+}
+
+impl Link {
+    pub(crate) fn new(stream: Stream, head: Head, key: SessionKey, peer: Peer) -> Self {
+        Self {
+            stream,
+            connection: Connection::new(),
+            outgoing: None,
+            head,
+            handle: None,
+            key,
+            peer,
+            fault: None,
+            sent_close: false,
+            said_fin: false,
+        }
+    }
+
+    /// Whether a callback left something that the session has to act on.
+    #[inline]
+    pub(super) fn needs_settling(&self) -> bool {
+        self.fault.is_some() || self.sent_close
+    }
+
+    #[inline]
+    pub(super) fn send(&mut self, kind: Kind, data: &[u8], desk: &mut Desk, env: &Env) -> wsh_status {
+        if self.fault.is_some() {
+            return if self.fault == Some(Fault::Overflow) { abi::WSH_E_FULL } else { abi::WSH_E_CLOSED };
+        }
+        if self.outgoing.is_some() {
+            return self.queue(data.len(), env, |connection, tail| {
+                connection.send(kind, data, tail).map_err(status_of)
+            });
+        }
+        if data.len() >= DIRECT_BYTES {
+            return self.send_directly(kind, data, desk, env);
+        }
+        if let Err(error) = self.connection.send(kind, data, &mut desk.cork) {
+            return status_of(error);
+        }
+        self.relieve_cork(desk);
+        self.status_after_send(env)
+    }
+
+    pub(super) fn send_fragment(
+        &mut self,
+        kind: Kind,
+        data: &[u8],
+        last: bool,
+        desk: &mut Desk,
+        env: &Env,
+    ) -> wsh_status {
+        if self.fault.is_some() {
+            return if self.fault == Some(Fault::Overflow) { abi::WSH_E_FULL } else { abi::WSH_E_CLOSED };
+        }
+        if self.outgoing.is_some() {
+            return self.queue(data.len(), env, |connection, tail| {
+                connection.send_fragment(kind, data, last, tail).map_err(status_of)
+            });
+        }
+        if let Err(error) = self.connection.send_fragment(kind, data, last, &mut desk.cork) {
+            return status_of(error);
+        }
+        self.relieve_cork(desk);
+        self.status_after_send(env)
+    }
+
+    /// Appends to what waits already, within the bound.
+    fn queue(
+        &mut self,
+        len: usize,
+        env: &Env,
+        append: impl FnOnce(&mut Connection, &mut Vec<u8>) -> Result<(), wsh_status>,
+    ) -> wsh_status {
+        let outgoing = self.outgoing.as_mut().expect("the caller saw a backlog");
+        if outgoing.len().saturating_add(len) > env.generation.limits().outgoing_bytes_max {
+            self.fault = Some(Fault::Overflow);
+            return abi::WSH_E_FULL;
+        }
+        if let Err(status) = append(&mut self.connection, outgoing.tail()) {
+            return status;
+        }
+        self.status_after_send(env)
+    }
+
+    /// Whether the handler should pause: the high watermark is reached.
+    fn status_after_send(&mut self, env: &Env) -> wsh_status {
+        let Some(outgoing) = &mut self.outgoing else { return abi::WSH_OK };
+        if outgoing.len() <= env.generation.limits().outgoing_bytes_high {
+            return abi::WSH_OK;
+        }
+        outgoing.above_high = true;
+        if let Some(handle) = &self.handle {
+            handle.set_above_high(true);
+        }
+        abi::WSH_SLOW
+    }
+
+    /// Writes cork, frame header and the handler's bytes in one call; only what the peer does not take is copied.
+    fn send_directly(&mut self, kind: Kind, data: &[u8], desk: &mut Desk, env: &Env) -> wsh_status {
+        if let Err(error) = self.connection.may_send() {
+            return status_of(error);
+        }
+        let head = frame_head(kind, data.len());
+        let head = head.as_slice();
+        let parts = [IoSlice::new(&desk.cork), IoSlice::new(head), IoSlice::new(data)];
+        let written = match self.stream.write_parts(&parts) {
+            Ok(written) => written,
+            Err(Errno::AGAIN) => 0,
+            Err(error) => {
+                self.fault = Some(Fault::Io(error));
+                return abi::WSH_E_CLOSED;
+            }
+        };
+        let total = desk.cork.len() + head.len() + data.len();
+        if written < total {
+            let mut unsent = Vec::with_capacity(total - written);
+            let mut skip = written;
+            for part in [&desk.cork[..], head, data] {
+                unsent.extend_from_slice(&part[skip.min(part.len())..]);
+                skip = skip.saturating_sub(part.len());
+            }
+            self.outgoing = Some(Box::new(Outgoing::new(&unsent, desk.now)));
+        }
+        desk.cork.clear();
+        self.status_after_send(env)
+    }
+
+    pub(super) fn ping(&mut self, payload: &[u8], desk: &mut Desk) -> wsh_status {
+        let (connection, output) = self.connection_and_output(desk);
+        if connection.ping(payload, output).is_ok() { abi::WSH_OK } else { abi::WSH_E_CLOSED }
+    }
+
+    pub(super) fn pong(&mut self, payload: &[u8], desk: &mut Desk) {
+        let (connection, output) = self.connection_and_output(desk);
+        // Fails only after Close, and then no answer is due.
+        let _ = connection.pong(payload, output);
+    }
+
+    /// Sends Close once; code 0 sends an empty one.
+    pub(super) fn close(&mut self, code: u16, reason: &str, desk: &mut Desk) -> wsh_status {
+        let code = (code != 0).then_some(code);
+        let (connection, output) = self.connection_and_output(desk);
+        if connection.close(code, reason, output).is_err() {
+            return abi::WSH_E_CLOSED;
+        }
+        self.sent_close = true;
+        abi::WSH_OK
+    }
+
+    /// Sends Close for a policy of the server, if none was sent yet.
+    pub(super) fn fail(&mut self, code: u16, reason: &str, desk: &mut Desk) {
+        let (connection, output) = self.connection_and_output(desk);
+        connection.fail(code, reason, output);
+        self.sent_close = true;
+    }
+
+    /// Frames go behind what waits, or into the cork.
+    fn connection_and_output<'a>(&'a mut self, desk: &'a mut Desk) -> (&'a mut Connection, &'a mut Vec<u8>) {
+        let output = match &mut self.outgoing {
+            Some(outgoing) => outgoing.tail(),
+            None => &mut desk.cork,
+        };
+        (&mut self.connection, output)
+    }
+
+    /// Writes a full cork before the turn is over, so that it does not grow with what one read brought.
+    #[inline]
+    pub(super) fn relieve_cork(&mut self, desk: &mut Desk) {
+        if desk.cork.len() >= CORK_BYTES_MAX {
+            self.flush(desk);
+        }
+    }
+
+    /// Writes the cork; what the peer does not take becomes the backlog.
+    pub(super) fn flush(&mut self, desk: &mut Desk) {
+        if desk.cork.is_empty() {
+            return;
+        }
+        let written = match self.stream.write(&desk.cork) {
+            Ok(written) => written,
+            Err(Errno::AGAIN) => 0,
+            Err(error) => {
+                self.fault.get_or_insert(Fault::Io(error));
+                desk.cork.clear();
+                return;
+            }
+        };
+        if written < desk.cork.len() {
+            self.outgoing = Some(Box::new(Outgoing::new(&desk.cork[written..], desk.now)));
+        }
+        desk.cork.clear();
+    }
+}
+
+fn status_of(error: SendError) -> wsh_status {
+    match error {
+        SendError::Closed => abi::WSH_E_CLOSED,
+        SendError::InFragments => abi::WSH_E_STATE,
+        SendError::TooLong => abi::WSH_E_INVALID,
+    }
+}

@@ -1,0 +1,13 @@
+//! The whole server, with real sockets on port 0 and real handler libraries. One binary, so that it is linked once.
+
+mod support;
+
+mod backpressure; // peers that do not read
+mod files; // static files
+mod handlers; // libraries of every kind, sound and broken, and handlers that misbehave
+mod limits; // every bound of `[limits]` is reached once
+mod messages; // text, binary, sizes, fragments, control frames, closing
+mod program; // command line, screen, messages, signals, exit codes
+mod shutdown; // the end of the server
+mod tidy;
+mod upgrade; // the opening handshake and its refusals // what the documents say about the code is true

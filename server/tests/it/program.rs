@@ -1,0 +1,97 @@
+//! The program as its user meets it: command line, screen, messages, signals, exit codes.
+
+use std::process::Output;
+
+use crate::support::{Client, ServerProcess, handler_library, wshd};
+
+fn run(arguments: &[&str], config: Option<&str>) -> (Output, String) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("handlers")).unwrap();
+    std::fs::copy(handler_library("echo"), folder.path().join("handlers/libecho_wsh.so")).unwrap();
+    if let Some(config) = config {
+        std::fs::write(folder.path().join("config.toml"), config).unwrap();
+    }
+    let output = wshd(folder.path()).args(arguments).output().expect("wshd was built with this test");
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output, text)
+}
+
+#[test]
+fn the_screen_says_where_it_listens_what_it_serves_and_what_it_refused() {
+    let server = ServerProcess::start(&["echo", "chat"], "");
+    std::fs::write(server.folder().join("handlers/later_wsh.so"), "too late").unwrap();
+    server.signal("TERM");
+    let (screen, log, status) = server.wait();
+    for words in
+        ["wshd 0.1.0", "listening on 127.0.0.1:", "/echo", "/chat", "libecho_wsh.so", "libchat_wsh.so"]
+    {
+        assert!(screen.contains(words), "{words}: {screen}");
+    }
+    assert!(status.success(), "{status}: {log}");
+}
+
+#[test]
+fn sigterm_closes_sessions_with_1001_and_ends_with_0() {
+    let server = ServerProcess::start(&["echo"], "");
+    let mut client = Client::open(server.address(), "/echo", &[]).expect("accepted");
+    client.send_text("hello");
+    assert_eq!(client.text(), "hello");
+    server.signal("TERM");
+    assert_eq!(client.closed().0, 1001);
+    client.wait_for_end();
+    let (_, log, status) = server.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let server = ServerProcess::start(&["echo"], "[listen]\nshutdown_seconds_max = 60\n");
+    let mut client = Client::open(server.address(), "/echo", &[]).expect("accepted");
+    server.signal("TERM");
+    // The Close that arrives says that the first signal was taken; it is not answered.
+    assert!(matches!(client.peek_close(), Some(1001)));
+    server.signal("INT");
+    let (_, _, status) = server.wait();
+    assert_eq!(status.code(), Some(2));
+}
+
+#[test]
+fn version_and_help_are_for_people() {
+    let (output, text) = run(&["--version"], None);
+    assert!(output.status.success() && text.starts_with("wshd "), "{text}");
+    let (output, text) = run(&["--help"], None);
+    assert!(output.status.success());
+    for words in ["-p", "-w", "-d", "--config", "configtest", "ws://", "Examples"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let (output, text) = run(&["--prot", "1"], None);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("--port"), "{text}");
+}
+
+#[test]
+fn a_wrong_config_is_named_with_its_place_and_nothing_starts() {
+    let (output, text) = run(&["--config", "config.toml"], Some("[limits]\nmesage_bytes_max = 100\n"));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("config.toml:2:1") && text.contains("message_bytes_max"), "{text}");
+    let (output, text) = run(&["--config", "config.toml"], Some("[listen]\nport = \"http\"\n"));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("config.toml:2:8") && text.contains("listen.port"), "{text}");
+}
+
+#[test]
+fn configtest_says_what_would_be_served() {
+    let (output, text) = run(&["configtest"], None);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("/echo") && text.contains("libecho_wsh.so"), "{text}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = holder.local_addr().unwrap().port().to_string();
+    let (output, text) = run(&["-p", &port, "-H", "127.0.0.1"], None);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains(&port) && text.contains("-p"), "{text}");
+}

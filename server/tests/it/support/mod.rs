@@ -1,0 +1,13 @@
+//! A server on a free port, and clients that talk to it.
+//!
+//! Every wait of a client has a generous deadline, so that a hang is a failure and not an endless run.
+
+mod client;
+mod fixture;
+mod process;
+mod server;
+
+pub(crate) use client::{Client, Raw, masked, upgrade_head};
+pub(crate) use fixture::{compile_c, compile_c_text, handler_library};
+pub(crate) use process::{ServerProcess, wshd};
+pub(crate) use server::TestServer;

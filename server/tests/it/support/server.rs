@@ -1,0 +1,133 @@
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use wshd::config::Config;
+use wshd::{Report, Server, StartError};
+
+use super::{Client, Raw, handler_library};
+
+/// A server in this process, with its own runtime and its own handlers folder. Stopped when dropped.
+pub(crate) struct TestServer {
+    runtime: tokio::runtime::Runtime,
+    server: Option<Server>,
+    folder: tempfile::TempDir,
+}
+
+/// The built-in config on a free port of the loopback address.
+pub(crate) fn test_config() -> Config {
+    let mut config = Config::default();
+    config.listen.port = 0;
+    config.listen.hosts = vec!["127.0.0.1".parse().expect("an address")];
+    config.listen.front_threads = 1;
+    config.handlers.workers = 2;
+    // The probe runs the server's own executable, which a test program is not.
+    config.handlers.probe_program = Some(env!("CARGO_BIN_EXE_wshd").into());
+    config
+}
+
+impl TestServer {
+    /// Serves these handlers of the workspace, for instance `echo`.
+    pub(crate) fn start(handlers: &[&str]) -> Self {
+        Self::with(handlers, |_| {})
+    }
+
+    /// The same with a changed config.
+    pub(crate) fn with(handlers: &[&str], change: impl FnOnce(&mut Config)) -> Self {
+        Self::prepare(change, |folder| {
+            for name in handlers {
+                let library = handler_library(name);
+                let file = library.file_name().expect("a library has a name");
+                std::fs::copy(&library, folder.join(file)).expect("the handler was built beside this test");
+            }
+        })
+        .unwrap_or_else(|error| panic!("the server does not start: {error}"))
+    }
+
+    /// Serves what `fill` puts into the handlers folder.
+    pub(crate) fn prepare(
+        change: impl FnOnce(&mut Config),
+        fill: impl FnOnce(&Path),
+    ) -> Result<Self, StartError> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fill(folder.path());
+        let mut config = test_config();
+        config.handlers.folders = vec![folder.path().to_owned()];
+        change(&mut config);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let server = runtime.block_on(Server::start(config))?;
+        Ok(Self { runtime, server: Some(server), folder })
+    }
+
+    pub(crate) fn report(&self) -> &Report {
+        self.server.as_ref().expect("the server runs").report()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.report().addresses[0]
+    }
+
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    /// Why a library with this in its file name was refused.
+    pub(crate) fn refusal(&self, file: &str) -> String {
+        let refused =
+            self.report().refused.iter().find(|refused| refused.path.to_string_lossy().contains(file));
+        refused.unwrap_or_else(|| panic!("{file} was not refused: {:?}", self.report())).reason.clone()
+    }
+
+    /// Opens a WebSocket; panics if it is refused.
+    pub(crate) fn connect(&self, path: &str) -> Client {
+        Client::open(self.address(), path, &[]).expect("the upgrade is accepted")
+    }
+
+    /// Opens a TCP connection that says nothing yet.
+    pub(crate) fn raw(&self) -> Raw {
+        Raw::connect(self.address())
+    }
+
+    /// Sends this head and returns the answer's status and whole text.
+    pub(crate) fn request(&self, head: &str) -> (u16, String) {
+        let mut raw = self.raw();
+        raw.write(head.as_bytes());
+        let answer = raw.read_to_end();
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (status.unwrap_or_else(|| panic!("no HTTP answer: {answer:?}")), answer)
+    }
+
+    /// An echo comes back: the server serves.
+    pub(crate) fn assert_serves(&self, path: &str) {
+        let mut client = self.connect(path);
+        client.send_text("are you there");
+        assert_eq!(client.text(), "are you there");
+        client.close();
+    }
+
+    /// Begins to stop and runs `meanwhile` beside it; returns when the server has stopped.
+    pub(crate) fn stop_while<T>(mut self, meanwhile: impl FnOnce() -> T) -> T {
+        let server = self.server.take().expect("the server runs");
+        let stopping = self.runtime.spawn(server.stop());
+        let result = meanwhile();
+        self.block_on(stopping).expect("the server stops without a panic");
+        result
+    }
+
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            self.runtime.block_on(server.stop());
+        }
+    }
+}

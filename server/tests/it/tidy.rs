@@ -1,0 +1,153 @@
+//! What the documents say about the code is true.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("server is a folder of the workspace").to_owned()
+}
+
+fn read(file: &str) -> String {
+    fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && name != "target" && !name.starts_with('.') && name != "node_modules" {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn all_sources() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    sources(&root(), &mut found);
+    found
+}
+
+/// In `backticks`: what looks like a path of this repository.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_file_that_the_architecture_names_exists() {
+    for document in
+        ["ARCHITECTURE.md", "README.md", "CONTRIBUTING.md", "docs/operations.md", "docs/writing-a-handler.md"]
+    {
+        let text = read(document);
+        let is_path = |word: &&str| {
+            word.ends_with(".rs")
+                || word.ends_with(".h")
+                || word.ends_with(".md")
+                || word.ends_with(".c") && word.contains('/')
+        };
+        for path in quoted(&text).filter(is_path).filter(|path| path.contains('/')) {
+            assert!(root().join(path).is_file(), "{document} names {path}");
+        }
+    }
+}
+
+/// Each invariant of ARCHITECTURE.md names the test that holds it, as "Held by `file::test`".
+#[test]
+fn every_invariant_names_a_test_that_exists() {
+    let text = read("ARCHITECTURE.md");
+    let names: BTreeSet<String> = all_sources()
+        .iter()
+        .flat_map(|file| {
+            let source = fs::read_to_string(file).unwrap();
+            source
+                .match_indices("fn ")
+                .map(|(at, _)| {
+                    source[at + 3..]
+                        .chars()
+                        .take_while(|c| c.is_alphanumeric() || *c == '_')
+                        .collect::<String>()
+                })
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let mut invariants = 0;
+    for paragraph in text.split("**Invariant:**").skip(1) {
+        invariants += 1;
+        let paragraph = paragraph.split("\n\n").next().unwrap_or_default();
+        let (claim, held) =
+            paragraph.split_once("Held by").unwrap_or_else(|| panic!("nothing holds: {paragraph}"));
+        assert!(quoted(held).next().is_some(), "nothing holds: {claim}");
+        for test in quoted(held).filter(|word| word.contains("::") || word.contains('_')) {
+            let name = test.rsplit("::").next().unwrap_or(test);
+            assert!(names.contains(name) || test.contains(' '), "{test} does not exist, but holds: {claim}");
+        }
+    }
+    assert!(invariants >= 8, "{invariants} invariants");
+}
+
+#[test]
+fn the_readme_begins_with_the_two_commands() {
+    let readme = read("README.md");
+    let block = readme.split("```").nth(1).expect("a block of commands");
+    let commands: Vec<_> = block.lines().filter(|line| line.starts_with("cargo ")).collect();
+    assert!(
+        commands[0].starts_with("cargo run --release") && commands[1].starts_with("cargo xtask test"),
+        "{block}"
+    );
+    let ci = read(".ci/run");
+    assert!(ci.trim_end().ends_with("cargo xtask test"), "CI runs the command of the README and no other");
+}
+
+/// The protocol does no I/O and reads no clock: neither its manifest nor its sources have what that takes.
+#[test]
+fn the_protocol_has_no_io() {
+    let manifest = read("server/protocol/Cargo.toml");
+    let dependencies =
+        manifest.split("[dependencies]").nth(1).and_then(|rest| rest.split("\n[").next()).unwrap();
+    for forbidden in ["tokio", "hyper", "rustix", "socket2"] {
+        assert!(!dependencies.contains(forbidden), "{forbidden}");
+    }
+    let mut files = Vec::new();
+    sources(&root().join("server/protocol/src"), &mut files);
+    assert!(!files.is_empty());
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        for forbidden in ["std::net", "std::fs", "std::io::", "Instant::now", "SystemTime", "std::thread"] {
+            assert!(!text.contains(forbidden), "{}: {forbidden}", file.display());
+        }
+    }
+}
+
+/// Unsafe code has its rooms, and every one is named where it is opened.
+#[test]
+fn unsafe_code_stays_in_its_rooms() {
+    let rooms = [
+        "handler-api/src/",
+        "server/src/handler/",
+        "server/src/generation/poller.rs",
+        "server/src/registry/probe.rs",
+    ];
+    // This file speaks of it.
+    let itself = Path::new(file!()).file_name().unwrap();
+    for file in all_sources() {
+        let path = file.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+        if rooms.iter().any(|room| path.starts_with(room)) || file.file_name() == Some(itself) {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(!text.contains("unsafe {") && !text.contains("unsafe impl"), "{path} has unsafe code");
+    }
+}
+
+/// Front threads never run a line of a handler library: no module before the hand-over knows the room that calls one.
+#[test]
+fn the_front_does_not_know_the_handler_room() {
+    let mut front = vec![root().join("server/src/listener.rs"), root().join("server/src/router.rs")];
+    sources(&root().join("server/src/http"), &mut front);
+    for file in front {
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(!text.contains("crate::handler") && !text.contains("HandlerLibrary"), "{}", file.display());
+    }
+}

@@ -1,0 +1,175 @@
+//! Clients that we did not write, against the release build: Node's `ws`, Python's `websockets`, and Chromium.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::needs::{self, Need};
+use crate::step::{StepResult, Steps, root, run, target_folder};
+
+/// The suites whose programs could be installed.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    node: bool,
+    python: bool,
+}
+
+impl Clients {
+    /// Installs programs by apt, and packages under `target/clients`, from where a second run takes them.
+    pub(crate) fn install(steps: &mut Steps) -> Self {
+        let node = steps.run("install the Node clients and Chromium", || {
+            needs::programs(&[
+                Need { program: "node", package: "nodejs" },
+                Need { program: "npm", package: "npm" },
+                Need { program: "chromium", package: "chromium" },
+            ])?;
+            copy_folder(&source("node"), &folder("node"))?;
+            let mut npm = Command::new("npm");
+            npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(folder("node"));
+            run(&mut npm)
+        });
+        let python = steps.run("install the Python client", || {
+            needs::programs(&[Need { program: "python3", package: "python3" }])?;
+            copy_folder(&source("python"), &folder("python"))?;
+            let environment = folder("python").join("venv");
+            if !environment.join("bin/pip").is_file() {
+                let mut venv = Command::new("python3");
+                venv.args(["-m", "venv"]).arg(&environment);
+                // Debian's python3 comes without the module's parts.
+                if run(&mut venv).is_err() {
+                    needs::programs(&[Need { program: "python3-venv", package: "python3-venv" }])?;
+                    run(&mut venv)?;
+                }
+            }
+            let mut pip = Command::new(environment.join("bin/pip"));
+            run(pip
+                .args(["install", "--quiet", "--requirement"])
+                .arg(folder("python").join("requirements.txt")))
+        });
+        Self { node, python }
+    }
+
+    /// Starts the release build once and runs every suite against it; in the end it has to stop cleanly.
+    pub(crate) fn run_all(&self, steps: &mut Steps) {
+        let mut server = None;
+        steps.run("start the release build", || {
+            server = Some(Server::start()?);
+            Ok(())
+        });
+        let Some(server) = server else {
+            for suite in ["client: Node ws", "client: Chromium", "client: Python websockets"] {
+                steps.fail(suite, "the server did not start");
+            }
+            return;
+        };
+        let url = server.url.clone();
+        if self.node {
+            steps.run("client: Node ws", || node_test("ws.test.mjs", &url));
+            steps.run("client: Chromium", || node_test("browser.test.mjs", &url));
+        } else {
+            steps.fail("client: Node ws", "it is not installed");
+            steps.fail("client: Chromium", "it is not installed");
+        }
+        if self.python {
+            steps.run("client: Python websockets", || python_test(&url));
+        } else {
+            steps.fail("client: Python websockets", "it is not installed");
+        }
+        steps.run("stop the release build with SIGTERM", || server.stop());
+    }
+}
+
+fn node_test(file: &str, url: &str) -> StepResult {
+    let mut node = Command::new("node");
+    node.args(["--test", file]).current_dir(folder("node"));
+    node.env("WSHD_URL", url).env("SCREENSHOTS", target_folder().join("screenshots"));
+    if let Some(chromium) = needs::find("chromium") {
+        node.env("CHROMIUM", chromium);
+    }
+    run(&mut node)
+}
+
+fn python_test(url: &str) -> StepResult {
+    let mut python = Command::new(folder("python").join("venv/bin/python"));
+    python.args(["-m", "unittest", "-v", "test_websockets"]).current_dir(folder("python"));
+    run(python.env("WSHD_URL", url))
+}
+
+fn source(client: &str) -> PathBuf {
+    root().join("server/tests/clients").join(client)
+}
+
+fn folder(client: &str) -> PathBuf {
+    target_folder().join("clients").join(client)
+}
+
+/// Copies the files of one folder, without what the copy has grown meanwhile.
+fn copy_folder(from: &Path, to: &Path) -> StepResult {
+    let failed =
+        |error: std::io::Error| format!("cannot copy {} to {}: {error}", from.display(), to.display());
+    fs::create_dir_all(to).map_err(failed)?;
+    for entry in fs::read_dir(from).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().map_err(failed)?.is_file() {
+            fs::copy(entry.path(), to.join(entry.file_name())).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// The release build, started as the README says but on a free port.
+#[derive(Debug)]
+struct Server {
+    child: Child,
+    url: String,
+    /// Kept open: a server whose screen has no reader must not be disturbed, and the test does not want to rely on it.
+    _screen: Box<dyn Unnamed>,
+}
+
+trait Unnamed: Read + std::fmt::Debug {}
+impl<T: Read + std::fmt::Debug> Unnamed for T {}
+
+impl Server {
+    fn start() -> Result<Self, String> {
+        let program = target_folder().join("release/wshd");
+        let mut command = Command::new(&program);
+        command.args(["--port", "0", "--log-level", "warn"]).current_dir(root()).stdout(Stdio::piped());
+        let mut child =
+            command.spawn().map_err(|error| format!("cannot run {}: {error}", program.display()))?;
+        let mut screen = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let mut line = String::new();
+        let port = loop {
+            line.clear();
+            let length = screen.read_line(&mut line).map_err(|error| error.to_string())?;
+            if length == 0 {
+                return Err("the server ended before it said where it listens".into());
+            }
+            print!("{line}");
+            if let Some(port) = port_of(&line) {
+                break port;
+            }
+        };
+        Ok(Self { child, url: format!("ws://127.0.0.1:{port}"), _screen: Box::new(screen) })
+    }
+
+    fn stop(mut self) -> StepResult {
+        let pid = self.child.id().to_string();
+        run(Command::new("kill").args(["-TERM", &pid]))?;
+        let status = self.child.wait().map_err(|error| error.to_string())?;
+        if status.success() { Ok(()) } else { Err(format!("the server ended with {status}")) }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The port in `  listening on 0.0.0.0:9998 ...`.
+fn port_of(line: &str) -> Option<u16> {
+    let address = line.split("listening on ").nth(1)?.split_whitespace().next()?;
+    address.rsplit(':').next()?.parse().ok()
+}

@@ -1,0 +1,82 @@
+//! `cargo xtask test`: installs what the tests need and is missing, then runs every test.
+//!
+//! It exists because a plain `cargo test` cannot do all of it: real browsers and clients in other languages talk to the release
+//! build, and on a fresh machine they have to be installed first. What is one cargo command stays one cargo command; this
+//! program only runs them in order and says in one line how it went.
+
+mod clients;
+mod needs;
+mod step;
+
+use std::process::ExitCode;
+
+use step::{Steps, cargo};
+
+const USAGE: &str = "usage:
+  cargo xtask test            everything: format, lints, docs, tests, clients in other languages, a real browser
+  cargo xtask test --fast     what needs nothing installed: format, lints, docs, cargo test
+  cargo xtask bench echo      CPU per message beside a stock server (--quick, --rounds N)
+  cargo xtask bench idle      memory per idle connection (--quick)
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["test"] => test(true),
+        ["test", "--fast"] => test(false),
+        ["bench", ref rest @ ..] => bench(rest),
+        _ => {
+            eprint!("{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn test(everything: bool) -> ExitCode {
+    let mut steps = Steps::new();
+    steps.run("format", || cargo(&["fmt", "--all", "--check"]));
+    steps.run("lints", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
+    steps.run("tests", || cargo(&["test", "--workspace", "--all-features"]));
+    steps.run("documentation", || {
+        step::run(
+            step::cargo_command(&[
+                "doc",
+                "--workspace",
+                "--no-deps",
+                "--document-private-items",
+                "--all-features",
+            ])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+        )
+    });
+    if everything {
+        steps.run("release build", || cargo(&["build", "--release"]));
+        let clients = clients::Clients::install(&mut steps);
+        clients.run_all(&mut steps);
+        steps.run("benchmark, quick", || {
+            cargo(&["build", "--release", "--package", "wshd-bench"])?;
+            bench_command(&["echo", "--quick"])?;
+            bench_command(&["idle", "--quick"])
+        });
+        steps.run("dependencies", needs::cargo_deny);
+    }
+    steps.summary()
+}
+
+fn bench(arguments: &[&str]) -> ExitCode {
+    let result = cargo(&["build", "--release"])
+        .and_then(|()| cargo(&["build", "--release", "--package", "wshd-bench"]))
+        .and_then(|()| bench_command(arguments));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench_command(arguments: &[&str]) -> Result<(), String> {
+    step::run(std::process::Command::new(step::target_folder().join("release/wshd-bench")).args(arguments))
+}
