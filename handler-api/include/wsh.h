@@ -13,13 +13,38 @@
  *   on_closing     the peer began the closing handshake; choose the code of the answer.
  *   on_error       the connection failed; on_close follows.
  *   on_close       the session is over. The object is still yours to read.
- *   free_session   the last call for this object, made exactly once for each accepted one, also when the peer vanished
- *                  before on_open, also after a panic.
+ *   free_session   the last call for this object, made exactly once for each one that was accepted or imported, also when the
+ *                  peer vanished before on_open, also after a panic.
+ *
+ * RELOADS. When the file is replaced, the server loads it as another generation: a second copy of the library, with statics of
+ * its own, beside the one that runs. New peers go to the new generation. A session that is open goes by the flags of the
+ * library that it runs on:
+ *
+ *   no flag                 it drains: it stays with the code it began with until it ends.
+ *   WSH_LIBRARY_MIGRATES    it moves, if the new library migrates as well; else it drains.
+ *   WSH_LIBRARY_RESTARTS    it is closed with 1012, for the peer to come again.
+ *
+ * The peer sees nothing of a move. The server calls, in this order:
+ *
+ *   export_state   in the old generation: write the state of the session down. The object is frozen.
+ *   import_state   in the new generation: make the object with which the session goes on, in the place of on_upgrade and
+ *                  on_open. Once it has returned WSH_OK, the session has moved.
+ *   free_session   in the old generation, for the frozen object. on_close is not called there: the session is not over.
+ *
+ * If the new generation does not take the state, or the session came to its end meanwhile, then instead of free_session:
+ *
+ *   cancel_export  in the old generation: the session goes on with the old object, if only to on_close.
+ *
+ * The connection moves as it is, at whatever place in the conversation: what waits for the peer, a message that has arrived in
+ * part, one that is being sent in fragments. What is still owed to the handler comes to the new object: the on_writable after a
+ * WSH_SLOW, the on_pong after a ping, the on_wake after a wake-up. State that lies elsewhere than in the exported bytes, in
+ * statics for instance, does not move.
  *
  * THREADS. Every function says who may call it where:
  *   [control]  the control thread of this generation (one loaded copy of the library). Never two at a time.
- *   [session]  the worker thread that the session lives on, from on_upgrade to free_session always the same one. Calls for
- *              one session never overlap and never nest. Sessions on other workers run at the same time.
+ *   [session]  the worker thread that the session lives on: in one generation always the same one, from on_upgrade or
+ *              import_state to free_session. Calls for one session never overlap and never nest, also when it moves from one
+ *              generation to another. Sessions on other workers run at the same time.
  *              A call that blocks makes the other sessions of that worker wait, and no session of any other handler.
  *   [any]      every thread at any time, also threads that the library started, also from inside a callback.
  *
@@ -73,8 +98,9 @@ typedef int32_t wsh_status;
 #define WSH_E_PANIC (-7)     /* from a callback: it panicked; nothing but free_session is called for this object any more */
 #define WSH_E_STATE (-8)     /* not possible now, for instance a protocol chosen twice */
 #define WSH_E_NOT_FOUND (-9) /* there is no such header, offered protocol or attribute */
-#define WSH_E_REJECTED (-10) /* from on_upgrade: refused; upgrade_reject said how, else 403 */
+#define WSH_E_REJECTED (-10) /* from on_upgrade: refused; upgrade_reject said how, else 403. From import_state: not taken */
 #define WSH_E_INTERNAL (-11)
+#define WSH_E_BUSY (-12)     /* from export_state: not now */
 
 /* ---- Constants ------------------------------------------------------------------------------------------------------- */
 
@@ -110,6 +136,9 @@ typedef int32_t wsh_status;
 #define WSH_LIBRARY_NO_UNLOAD (1u << 0)       /* its code may still run after shutdown (a Go runtime): never unmap it */
 #define WSH_LIBRARY_PANIC_ABORT (1u << 1)     /* a panic ends the process: the server refuses such a library */
 #define WSH_LIBRARY_FORGETS_REQUEST (1u << 2) /* sessions never ask for headers or query after on_upgrade: do not keep them */
+#define WSH_LIBRARY_MIGRATES (1u << 3)        /* export_state and import_state are implemented: sessions move to the new code on a
+                                                 reload. Without this flag and the next, they finish on the code they began with */
+#define WSH_LIBRARY_RESTARTS (1u << 4)        /* sessions are closed with 1012 on a reload. Goes before WSH_LIBRARY_MIGRATES */
 
 /* ---- Objects of the server ------------------------------------------------------------------------------------------- */
 
@@ -123,6 +152,11 @@ typedef struct wsh_slice {
     size_t len;
 } wsh_slice;
 
+/* Takes a piece of the state that export_state writes; the pieces are joined in the order of the calls. The bytes are copied
+ * before it returns. WSH_OK, or WSH_E_TOO_BIG when the state as a whole exceeds the server's limit. Good until the export_state
+ * returns that was given it, on that thread. */
+typedef wsh_status (*wsh_sink)(void *sink_ctx, const uint8_t *data, size_t len);
+
 /* ---- 1. What the server reads from the file -------------------------------------------------------------------------- */
 
 /* Holds no pointers, therefore needs no relocation and can be read without loading the library. */
@@ -134,7 +168,7 @@ typedef struct wsh_handler_info_t {
     uint16_t min_host_minor; /* the library cannot work with a server of a lower minor */
     uint16_t reserved0;
     uint32_t flags;          /* WSH_LIBRARY_... */
-    uint32_t state_version;  /* of exported state; 0: none is exported */
+    uint32_t state_version;  /* of what export_state writes; with WSH_LIBRARY_MIGRATES, 0 means a handler without state */
     uint32_t reserved1;
     char name[32];           /* NUL padded UTF-8: shown to people, decides nothing */
     char version[32];
@@ -145,10 +179,13 @@ typedef struct wsh_handler_info_t {
 #define WSH_MAGIC { 'W', 'S', 'H', 'L', 'I', 'B', '\r', '\n' }
 
 /* Write once, at file level:  WSH_HANDLER_INFO("echo", "1.0.0", 0); */
-#define WSH_HANDLER_INFO(NAME, VERSION, FLAGS)                                                        \
+#define WSH_HANDLER_INFO(NAME, VERSION, FLAGS) WSH_HANDLER_INFO_WITH_STATE(NAME, VERSION, FLAGS, 0)
+
+/* The same with a state_version:  WSH_HANDLER_INFO_WITH_STATE("counter", "1.0.0", WSH_LIBRARY_MIGRATES, 1); */
+#define WSH_HANDLER_INFO_WITH_STATE(NAME, VERSION, FLAGS, STATE_VERSION)                              \
     WSH_EXPORT extern const wsh_handler_info_t wsh_handler_info;                                      \
     const wsh_handler_info_t wsh_handler_info = { WSH_MAGIC, sizeof(wsh_handler_info_t), WSH_ABI_MAJOR, \
-        WSH_ABI_MINOR, 0, 0, FLAGS, 0, 0, NAME, VERSION, "c" }
+        WSH_ABI_MINOR, 0, 0, FLAGS, STATE_VERSION, 0, NAME, VERSION, "c" }
 
 /* ---- 2. What the server offers --------------------------------------------------------------------------------------- */
 
@@ -189,7 +226,10 @@ typedef struct wsh_host_api {
      * WSH_E_REJECTED. WSH_E_INVALID for another status. */
     wsh_status (*upgrade_reject)(wsh_upgrade *, uint16_t status, const uint8_t *body, size_t len);
 
-    /* -- a session; all [session], inside a callback of that session only -- */
+    /* -- a session; all [session], inside a callback of that session only --
+     *
+     * Inside export_state and import_state nothing can be sent: session_send, session_send_fragment, session_ping,
+     * session_close and session_abort answer WSH_E_STATE there. The others answer as ever. */
 
     /* Sends one message. Text has to be UTF-8. The bytes are copied or written before the call returns.
      * WSH_OK, WSH_SLOW, WSH_E_CLOSED, WSH_E_FULL, WSH_E_INVALID. */
@@ -216,8 +256,9 @@ typedef struct wsh_host_api {
     uint64_t (*session_buffered_amount)(wsh_session *);
 
     /* What the request said, as in upgrade_attribute, upgrade_header and upgrade_header_at. Query and headers are
-     * WSH_E_NOT_FOUND where the library has the flag WSH_LIBRARY_FORGETS_REQUEST. The headers that only served the handshake
-     * (Connection, Upgrade, Sec-WebSocket-Key, Sec-WebSocket-Version) are not kept. */
+     * WSH_E_NOT_FOUND where the library has the flag WSH_LIBRARY_FORGETS_REQUEST, or had it in any generation that the session
+     * has passed through. The headers that only served the handshake (Connection, Upgrade, Sec-WebSocket-Key,
+     * Sec-WebSocket-Version) are not kept. */
     wsh_status (*session_attribute)(wsh_session *, uint32_t attribute, wsh_slice *value);
     wsh_status (*session_header)(wsh_session *, const uint8_t *name, size_t name_len, size_t index, wsh_slice *value);
     wsh_status (*session_header_at)(wsh_session *, size_t index, wsh_slice *name, wsh_slice *value);
@@ -225,7 +266,15 @@ typedef struct wsh_host_api {
     /* A handle to this session. OWNED: give it back with handle_release. Never NULL. */
     wsh_handle *(*session_handle)(wsh_session *);
 
-    /* -- a handle; all [any]; each one that is held keeps this generation loaded -- */
+    /* -- a handle; all [any]; each one that is held keeps this generation loaded --
+     *
+     * A handle belongs to the generation that took it. From the moment its session has moved to another generation it answers
+     * WSH_E_CLOSED; what it accepted before is still delivered, a wake-up to the new object. Between export_state and that
+     * moment, or cancel_export, it accepts as ever, and what it accepts follows. It keeps the old generation loaded as long as
+     * it is held: export_state is the place to give it back (handle_release), and cancel_export the place to take it again.
+     *
+     * A handle that import_state takes accepts from the start, also from other threads. What it accepts is delivered when
+     * import_state has returned WSH_OK. If it returns an error, the handle answers WSH_E_CLOSED and what it accepted is lost. */
 
     void (*handle_retain)(wsh_handle *);
     void (*handle_release)(wsh_handle *);
@@ -240,14 +289,15 @@ typedef struct wsh_host_api {
     /* Has on_wake called soon on the session's worker; several before it is called count as one. WSH_E_CLOSED. */
     wsh_status (*handle_wake)(wsh_handle *);
 
-    /* WSH_OPEN, or WSH_CLOSED from the moment on_close was called. A session that is closing counts as open. */
+    /* WSH_OPEN, or WSH_CLOSED from the moment on_close was called or the session has moved to another generation. A session
+     * that is closing counts as open. */
     uint32_t (*handle_ready_state)(wsh_handle *);
 } wsh_host_api;
 
 /* ---- 3. What the library implements ---------------------------------------------------------------------------------- */
 
 /* Owned by the library, good until shutdown returns. Only on_message is required; NULL means: not implemented.
- * A callback that returns an error fails its session with 1011 and no other. */
+ * A callback that returns an error fails its session with 1011 and no other, except where it says something else. */
 typedef struct wsh_handler_api {
     uint32_t size; /* of this table in bytes */
     uint16_t abi_major;
@@ -293,7 +343,41 @@ typedef struct wsh_handler_api {
     /* The last call for this object. [session] */
     void (*free_session)(void *session_ctx);
 
-    /* No new session comes; stop timers and background work. [control] */
+    /* -- reloads: with WSH_LIBRARY_MIGRATES. A library that has export_state without import_state, import_state without
+     *    export_state, or both without the flag, is taken for one that drains, and none of the three is called. -- */
+
+    /* Writes the state of the session through `sink`, in as many pieces as it likes, for the code that follows, and freezes the
+     * object. The next call for a frozen object is free_session or cancel_export. Asked between two callbacks of the session,
+     * after on_open (or import_state) and only while it is open: one that is closing ends where it is. Nothing can be sent from
+     * inside it. Returns:
+     *   WSH_OK         the state is complete. Without a call of `sink` it is empty.
+     *   WSH_E_BUSY     not now. The object is not frozen; the server asks again after the next callback of this session.
+     *   WSH_E_TOO_BIG  what the sink answered: the state exceeds the server's limit. As any other error.
+     *   WSH_E_PANIC    the session fails with 1011, as everywhere.
+     *   other errors   this session finishes on this generation.
+     * With an error, what was written is thrown away, the object is not frozen, and cancel_export is not called. One that
+     * returns WSH_OK although the sink refused gets cancel_export and finishes on this generation. [session] */
+    wsh_status (*export_state)(void *session_ctx, wsh_session *, wsh_sink sink, void *sink_ctx);
+
+    /* Thaws an object that is frozen: the new code did not take the state, or the session came to its end meanwhile (the peer
+     * vanished, the server stops), and then on_close follows as ever. Otherwise the session goes on here and is not asked
+     * again for this reload. From here on it can send. NULL allowed. [session] */
+    void (*cancel_export)(void *session_ctx, wsh_session *);
+
+    /* Makes the object of a session that another generation exported, as code_change does in Erlang. `from_version` is the
+     * state_version of the library that wrote the state; it may be older than this library's, newer after a rollback, and 0
+     * with no bytes from a handler without state. The state is good until the call returns; its bytes may come from any code
+     * that served this path and are to be checked.
+     * WSH_OK takes the session over, and *session_ctx (NULL at first) becomes its object. Any error leaves the session on its
+     * old generation, and *session_ctx is then ignored: what was made for it is to be freed before. WSH_E_REJECTED says that
+     * the state is of a kind that this code does not take. An error, WSH_E_PANIC included, fails no session.
+     * Attributes and headers can be asked for and a handle can be taken. Nothing can be sent yet; handle_wake brings
+     * on_wake once the session has moved. on_upgrade and on_open are not called for it. [session] */
+    wsh_status (*import_state)(void *library_ctx, wsh_session *, uint32_t from_version, const uint8_t *state, size_t len,
+                               void **session_ctx);
+
+    /* No new session comes, neither a new peer's nor one from another generation; stop timers and background work. Sessions
+     * may still be open. [control] */
     void (*quiesce)(void *library_ctx);
 
     /* Every session is freed. Join the threads that were started, free library_ctx. The last call into the library. [control] */

@@ -32,6 +32,7 @@ pub const WSH_E_STATE: wsh_status = -8;
 pub const WSH_E_NOT_FOUND: wsh_status = -9;
 pub const WSH_E_REJECTED: wsh_status = -10;
 pub const WSH_E_INTERNAL: wsh_status = -11;
+pub const WSH_E_BUSY: wsh_status = -12;
 
 pub const WSH_TEXT: u32 = 1;
 pub const WSH_BINARY: u32 = 2;
@@ -59,6 +60,8 @@ pub const WSH_LOG_TRACE: u32 = 5;
 pub const WSH_LIBRARY_NO_UNLOAD: u32 = 1 << 0;
 pub const WSH_LIBRARY_PANIC_ABORT: u32 = 1 << 1;
 pub const WSH_LIBRARY_FORGETS_REQUEST: u32 = 1 << 2;
+pub const WSH_LIBRARY_MIGRATES: u32 = 1 << 3;
+pub const WSH_LIBRARY_RESTARTS: u32 = 1 << 4;
 
 pub const WSH_MAGIC: [u8; 8] = *b"WSHLIB\r\n";
 
@@ -95,6 +98,10 @@ pub struct wsh_slice {
     pub ptr: *const u8,
     pub len: usize,
 }
+
+/// Takes a piece of the state that `export_state` writes.
+#[allow(non_camel_case_types)]
+pub type wsh_sink = unsafe extern "C" fn(sink_ctx: *mut c_void, data: *const u8, len: usize) -> wsh_status;
 
 #[allow(non_camel_case_types)]
 #[derive(Debug, Clone, Copy)]
@@ -258,6 +265,25 @@ pub struct wsh_handler_api {
         ),
     >,
     pub free_session: Option<unsafe extern "C" fn(session_ctx: *mut c_void)>,
+    pub export_state: Option<
+        unsafe extern "C" fn(
+            session_ctx: *mut c_void,
+            *mut wsh_session,
+            sink: wsh_sink,
+            sink_ctx: *mut c_void,
+        ) -> wsh_status,
+    >,
+    pub cancel_export: Option<unsafe extern "C" fn(session_ctx: *mut c_void, *mut wsh_session)>,
+    pub import_state: Option<
+        unsafe extern "C" fn(
+            library_ctx: *mut c_void,
+            *mut wsh_session,
+            from_version: u32,
+            state: *const u8,
+            len: usize,
+            session_ctx: *mut *mut c_void,
+        ) -> wsh_status,
+    >,
     pub quiesce: Option<unsafe extern "C" fn(library_ctx: *mut c_void)>,
     pub shutdown: Option<unsafe extern "C" fn(library_ctx: *mut c_void)>,
     pub get_extension:

@@ -43,6 +43,7 @@ fn a_c_compiler_and_rustc_lay_the_contract_out_alike() {
     let mut facts: Vec<(String, usize)> = Vec::new();
     fields! { facts:
         wsh_slice { ptr, len }
+        wsh_sink {}
         wsh_handler_info_t {
             magic, info_size, abi_major, abi_minor, min_host_minor, reserved0, flags, state_version, reserved1, name,
             version, sdk,
@@ -56,20 +57,27 @@ fn a_c_compiler_and_rustc_lay_the_contract_out_alike() {
         }
         wsh_handler_api {
             size, abi_major, abi_minor, library_ctx, health, on_upgrade, on_open, on_message, on_pong, on_wake,
-            on_writable, on_closing, on_error, on_close, free_session, quiesce, shutdown, get_extension,
+            on_writable, on_closing, on_error, on_close, free_session, export_state, cancel_export, import_state,
+            quiesce, shutdown, get_extension,
         }
     }
     constants! { facts:
         WSH_ABI_MAJOR WSH_ABI_MINOR
         WSH_OK WSH_DONE WSH_SLOW WSH_E_INVALID WSH_E_CLOSED WSH_E_FULL WSH_E_TOO_BIG WSH_E_UNSUPPORTED WSH_E_NO_MEMORY
-        WSH_E_PANIC WSH_E_STATE WSH_E_NOT_FOUND WSH_E_REJECTED WSH_E_INTERNAL
+        WSH_E_PANIC WSH_E_STATE WSH_E_NOT_FOUND WSH_E_REJECTED WSH_E_INTERNAL WSH_E_BUSY
         WSH_TEXT WSH_BINARY WSH_CONNECTING WSH_OPEN WSH_CLOSING WSH_CLOSED
         WSH_PATH WSH_QUERY WSH_PEER WSH_PROTOCOL WSH_EXTENSIONS
         WSH_CLOSED_CLEAN WSH_CLOSED_ABNORMAL
         WSH_LOG_ERROR WSH_LOG_WARN WSH_LOG_INFO WSH_LOG_DEBUG WSH_LOG_TRACE
-        WSH_LIBRARY_NO_UNLOAD WSH_LIBRARY_PANIC_ABORT WSH_LIBRARY_FORGETS_REQUEST
+        WSH_LIBRARY_NO_UNLOAD WSH_LIBRARY_PANIC_ABORT WSH_LIBRARY_FORGETS_REQUEST WSH_LIBRARY_MIGRATES
+        WSH_LIBRARY_RESTARTS
     }
-    let mut source = String::from("#include <stdio.h>\n#include \"wsh.h\"\nint main(void) {\n");
+    facts.push(("(size_t)wsh_handler_info.flags".into(), abi::WSH_LIBRARY_MIGRATES as usize));
+    facts.push(("(size_t)wsh_handler_info.state_version".into(), 7));
+    let mut source = String::from(
+        "#include <stdio.h>\n#include \"wsh.h\"\n\
+         WSH_HANDLER_INFO_WITH_STATE(\"name\", \"1.0\", WSH_LIBRARY_MIGRATES, 7);\nint main(void) {\n",
+    );
     for (expression, _) in &facts {
         source.push_str(&format!("  printf(\"%zu\\n\", {expression});\n"));
     }
@@ -92,13 +100,33 @@ fn a_c_compiler_and_rustc_lay_the_contract_out_alike() {
     assert!(differing.is_empty(), "{differing:#?}");
     // A field that is in one table and not in the list above would go unseen; pointers fill the tables to their end.
     assert_eq!(size_of::<abi::wsh_host_api>(), 8 + 8 * 26);
-    assert_eq!(size_of::<abi::wsh_handler_api>(), 8 + 8 * 15);
+    assert_eq!(size_of::<abi::wsh_handler_api>(), 8 + 8 * 18);
 }
 
 #[test]
 fn the_header_is_clean_c11_and_cpp17() {
     let folder = tempfile::tempdir().unwrap();
-    let text = "#include \"wsh.h\"\nWSH_HANDLER_INFO(\"name\", \"1.0\", WSH_LIBRARY_NO_UNLOAD);\n";
+    let text = r#"
+        #include "wsh.h"
+        WSH_HANDLER_INFO("name", "1.0", WSH_LIBRARY_NO_UNLOAD | WSH_LIBRARY_MIGRATES);
+
+        static wsh_status export_state(void *object, wsh_session *session, wsh_sink sink, void *sink_ctx) {
+            return session == NULL ? WSH_E_BUSY : sink(sink_ctx, (const uint8_t *)object, 8);
+        }
+        static void cancel_export(void *object, wsh_session *session) { (void)object; (void)session; }
+        static wsh_status import_state(void *library, wsh_session *session, uint32_t from_version, const uint8_t *state,
+                                       size_t len, void **object) {
+            (void)session; (void)state;
+            *object = library;
+            return from_version > 1 || len != 8 ? WSH_E_REJECTED : WSH_OK;
+        }
+        void fill(wsh_handler_api *table);
+        void fill(wsh_handler_api *table) {
+            table->export_state = export_state;
+            table->cancel_export = cancel_export;
+            table->import_state = import_state;
+        }
+    "#;
     for (compiler, standard, extension) in [("cc", "-std=c11", "c"), ("c++", "-std=c++17", "cpp")] {
         let file = folder.path().join(format!("alone.{extension}"));
         std::fs::write(&file, text).unwrap();
