@@ -15,13 +15,47 @@ use crate::abi::{
 use crate::handler::{Close, Handler};
 use crate::host;
 use crate::message::Message;
+use crate::reload::Reload;
 use crate::upgrade::Upgrade;
 use crate::websocket::WebSocket;
 
 /// Exports a type that implements [`Handler`] as this library's handler. Once in a library, at file level.
+///
+/// A second word says what becomes of open sessions when the library is replaced while the server runs:
+///
+/// - `export_handler!(Chat)`: they finish on the code they began with, up to a deadline of the server.
+/// - `export_handler!(Chat, migrate)`: they move to the new code with their state; the type implements
+///   [`Migrate`](crate::Migrate).
+/// - `export_handler!(Chat, stateless)`: they move to the new code without any state; the type implements [`Default`], which
+///   makes the object of a session that moved.
+/// - `export_handler!(Chat, restart)`: they are closed with 1012, for the peer to connect again.
+///
+/// Sessions move if the old and the new version of the library both are `migrate` or `stateless`.
+///
+/// ```compile_fail,E0277
+/// # use handler_api::{Handler, Message, Reject, Upgrade, WebSocket, export_handler};
+/// # struct Chat;
+/// # impl Handler for Chat {
+/// #     fn on_upgrade(_: &mut Upgrade) -> Result<Self, Reject> { Ok(Chat) }
+/// #     fn on_message(&mut self, _: &WebSocket, _: Message<'_>) {}
+/// # }
+/// export_handler!(Chat, migrate); // but Chat does not implement Migrate
+/// ```
 #[macro_export]
 macro_rules! export_handler {
-    ($handler:ty) => {
+    ($handler:ty $(,)?) => {
+        $crate::export_handler!(@symbols $handler, $crate::reload::drain());
+    };
+    ($handler:ty, migrate $(,)?) => {
+        $crate::export_handler!(@symbols $handler, $crate::reload::migrate::<$handler>());
+    };
+    ($handler:ty, stateless $(,)?) => {
+        $crate::export_handler!(@symbols $handler, $crate::reload::stateless::<$handler>());
+    };
+    ($handler:ty, restart $(,)?) => {
+        $crate::export_handler!(@symbols $handler, $crate::reload::restart());
+    };
+    (@symbols $handler:ty, $reload:expr) => {
         #[allow(unsafe_code)]
         const _: () = {
             // SAFETY: the name is this library's alone to define, and its type is the one of wsh.h.
@@ -32,9 +66,12 @@ macro_rules! export_handler {
                 env!("CARGO_PKG_NAME"),
                 env!("CARGO_PKG_VERSION"),
                 cfg!(panic = "abort"),
+                &RELOAD,
             );
 
-            static TABLE: $crate::abi::wsh_handler_api = $crate::export::table::<$handler>();
+            const RELOAD: $crate::reload::Reload = $reload;
+
+            static TABLE: $crate::abi::wsh_handler_api = $crate::export::table::<$handler>(&RELOAD);
 
             // SAFETY: the name is this library's alone to define, and its type is the one of wsh.h.
             #[unsafe(no_mangle)]
@@ -48,11 +85,22 @@ macro_rules! export_handler {
             }
         };
     };
+    ($handler:ty, $($word:tt)*) => {
+        compile_error!(concat!(
+            "`", stringify!($($word)*), "` does not say what becomes of sessions on a reload: ",
+            "write `migrate`, `stateless`, `restart`, or nothing for sessions that finish on the code they began with"
+        ));
+    };
 }
 
 /// The constant that the server reads from the file.
-pub const fn info<H: Handler>(package: &str, version: &str, panics_abort: bool) -> wsh_handler_info_t {
-    let mut flags = 0;
+pub const fn info<H: Handler>(
+    package: &str,
+    version: &str,
+    panics_abort: bool,
+    reload: &Reload,
+) -> wsh_handler_info_t {
+    let mut flags = reload.flags;
     if panics_abort {
         flags |= abi::WSH_LIBRARY_PANIC_ABORT;
     }
@@ -67,7 +115,7 @@ pub const fn info<H: Handler>(package: &str, version: &str, panics_abort: bool) 
         min_host_minor: 0,
         reserved0: 0,
         flags,
-        state_version: 0,
+        state_version: reload.state_version,
         reserved1: 0,
         name: padded(without_suffix(package.as_bytes())),
         version: padded(version.as_bytes()),
@@ -102,7 +150,7 @@ const fn padded(text: &[u8]) -> [u8; 32] {
 }
 
 /// The table of a handler.
-pub const fn table<H: Handler>() -> wsh_handler_api {
+pub const fn table<H: Handler>(reload: &Reload) -> wsh_handler_api {
     wsh_handler_api {
         size: size_of::<wsh_handler_api>() as u32,
         abi_major: abi::WSH_ABI_MAJOR,
@@ -119,10 +167,10 @@ pub const fn table<H: Handler>() -> wsh_handler_api {
         on_error: Some(on_error::<H>),
         on_close: Some(on_close::<H>),
         free_session: Some(free_session::<H>),
-        export_state: None,
-        cancel_export: None,
-        import_state: None,
-        quiesce: None,
+        export_state: reload.export_state,
+        cancel_export: reload.cancel_export,
+        import_state: reload.import_state,
+        quiesce: Some(quiesce::<H>),
         shutdown: Some(shutdown::<H>),
         get_extension: None,
     }
@@ -181,7 +229,7 @@ fn report_panics_to_the_host() {
 
 /// Runs code of the handler; a panic ends here and becomes `on_panic`.
 #[inline]
-fn fence<R>(on_panic: R, code: impl FnOnce() -> R) -> R {
+pub(crate) fn fence<R>(on_panic: R, code: impl FnOnce() -> R) -> R {
     catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|payload| {
         discard(payload);
         on_panic
@@ -196,16 +244,26 @@ fn discard(payload: Box<dyn Any + Send>) {
     }
 }
 
+/// Makes a handler the object of its session. One without fields costs no allocation.
+///
 /// # Safety
-/// `object` came from `on_upgrade::<H>` and was not freed; calls for one object do not overlap (wsh.h).
-unsafe fn object<'a, H: Handler>(object: *mut c_void) -> &'a mut H {
+/// The slot is writable.
+pub(crate) unsafe fn accept<H: Handler>(slot: *mut *mut c_void, handler: H) -> wsh_status {
+    // SAFETY: the caller's promise.
+    unsafe { *slot = Box::into_raw(Box::new(handler)).cast() };
+    abi::WSH_OK
+}
+
+/// # Safety
+/// `object` came from `accept::<H>` and was not freed; calls for one object do not overlap (wsh.h).
+pub(crate) unsafe fn object<'a, H: Handler>(object: *mut c_void) -> &'a mut H {
     // SAFETY: the caller's promise.
     unsafe { &mut *object.cast::<H>() }
 }
 
 /// # Safety
 /// As wsh.h says of slices: readable for the length of the call.
-unsafe fn bytes<'a>(data: *const u8, len: usize) -> &'a [u8] {
+pub(crate) unsafe fn bytes<'a>(data: *const u8, len: usize) -> &'a [u8] {
     if len == 0 {
         return &[];
     }
@@ -229,11 +287,8 @@ unsafe extern "C" fn on_upgrade<H: Handler>(
         // SAFETY: the host's pointer is good until this returns, and so long the value lives.
         let mut upgrade = unsafe { Upgrade::new(upgrade) };
         match H::on_upgrade(&mut upgrade) {
-            Ok(handler) => {
-                // SAFETY: the slot is writable (wsh.h). A handler without fields costs no allocation.
-                unsafe { *slot = Box::into_raw(Box::new(handler)).cast() };
-                abi::WSH_OK
-            }
+            // SAFETY: the slot is writable (wsh.h).
+            Ok(handler) => unsafe { accept(slot, handler) },
             Err(reject) => {
                 upgrade.reject(&reject);
                 abi::WSH_E_REJECTED
@@ -325,9 +380,13 @@ unsafe extern "C" fn on_close<H: Handler>(
 
 unsafe extern "C" fn free_session<H: Handler>(ctx: *mut c_void) {
     fence((), || {
-        // SAFETY: the object came from `on_upgrade::<H>`, and this is the last call for it (wsh.h).
+        // SAFETY: the object came from `accept::<H>`, and this is the last call for it (wsh.h).
         drop(unsafe { Box::from_raw(ctx.cast::<H>()) });
     });
+}
+
+unsafe extern "C" fn quiesce<H: Handler>(_: *mut c_void) {
+    fence((), H::on_quiesce);
 }
 
 unsafe extern "C" fn shutdown<H: Handler>(_: *mut c_void) {

@@ -51,7 +51,8 @@ pub trait Handler: Sized + Send + 'static {
         _ = (socket, error);
     }
 
-    /// The session is over; the object is dropped next. Called once for each session that was opened, unless it panicked.
+    /// The session is over; the object is dropped next. Called once for each session that was opened, unless it panicked or
+    /// moved to new code ([`Migrate`](crate::Migrate)).
     fn on_close(&mut self, socket: &WebSocket, close: Close<'_>) {
         _ = (socket, close);
     }
@@ -61,6 +62,9 @@ pub trait Handler: Sized + Send + 'static {
     fn on_load() -> Result<(), String> {
         Ok(())
     }
+
+    /// No new session comes to this code: stop timers and background work. Sessions may still be open.
+    fn on_quiesce() {}
 
     /// The last call: every object is dropped. Threads that the handler started have to be joined here.
     fn on_unload() {}

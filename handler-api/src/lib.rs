@@ -38,9 +38,9 @@
 //! the peer.
 //!
 //! The modules: [`Handler`] is the trait; [`Upgrade`] and [`Reject`] are the opening handshake; [`WebSocket`] is the session
-//! inside a callback and [`Handle`] the session from anywhere; [`log`] writes to the server's log; [`export_handler!`] makes the
-//! symbols that the server looks for; `testing` is a host for tests, behind the feature of that name. [`abi`] is the C contract
-//! under all of it, specified in `include/wsh.h`.
+//! inside a callback and [`Handle`] the session from anywhere; [`Migrate`] takes sessions along when the library is replaced;
+//! [`log`] writes to the server's log; [`export_handler!`] makes the symbols that the server looks for; `testing` is a host for
+//! tests, behind the feature of that name. [`abi`] is the C contract under all of it, specified in `include/wsh.h`.
 //!
 //! No function of a handler may unwind into the server: `export_handler!` fences each callback. A panic ends the session it
 //! happened in with 1011, and no other.
@@ -55,6 +55,10 @@ mod handler;
 mod host;
 pub mod log;
 mod message;
+mod migrate;
+#[doc(hidden)]
+#[allow(unsafe_code)]
+pub mod reload;
 #[cfg(feature = "testing")]
 #[allow(unsafe_code)]
 pub mod testing;
@@ -65,6 +69,7 @@ mod websocket;
 
 pub use handler::{Close, Handler};
 pub use message::{CloseError, Kind, Message, ReadyState, SendStatus};
+pub use migrate::{Busy, Migrate};
 pub use upgrade::{InvalidHeader, ProtocolError, Reject, Upgrade};
 pub use websocket::{Handle, WebSocket};
 

@@ -90,7 +90,7 @@ pub enum SendStatus {
     Slow,
     /// It was not accepted: the peer does not read. The session is being closed with 1013.
     Full,
-    /// It was not accepted: the session is closing or gone, or a message is being sent in fragments.
+    /// It was not accepted: the session is closing, gone, or moving to new code, or a message is being sent in fragments.
     Closed,
 }
 
@@ -133,7 +133,7 @@ impl ReadyState {
 pub enum CloseError {
     /// A code that a server must not send, or a reason of more than 123 bytes.
     Invalid,
-    /// It is closing already, or gone.
+    /// It is closing already, gone, or moving to new code.
     Closed,
 }
 
@@ -151,7 +151,7 @@ impl fmt::Display for CloseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Invalid => "a close code is 1000-1003, 1007-1014 or 3000-4999, a reason at most 123 bytes",
-            Self::Closed => "the session is closing or gone",
+            Self::Closed => "the session is closing, gone or moving to new code",
         })
     }
 }

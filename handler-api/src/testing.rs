@@ -202,7 +202,7 @@ impl<H: Handler> Fake<H> {
 }
 
 const fn table<H: Handler>() -> wsh_handler_api {
-    export::table::<H>()
+    export::table::<H>(&crate::reload::drain())
 }
 
 impl<H: Handler> FakeSession<H> {

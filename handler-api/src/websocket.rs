@@ -162,8 +162,8 @@ impl fmt::Debug for WebSocket {
 
 /// A session, for any thread and any time. Handles of one session are equal.
 ///
-/// When the session is gone its methods say so. A handle keeps this version of the library loaded: drop it when it is not
-/// needed any more.
+/// When the session is gone its methods say so, and also when it has moved to newer code ([`Migrate`](crate::Migrate)), which has
+/// handles of its own to it. A handle keeps this version of the library loaded: drop it when it is not needed any more.
 pub struct Handle {
     raw: NonNull<wsh_handle>,
 }
@@ -192,14 +192,14 @@ impl Handle {
         CloseError::check(status)
     }
 
-    /// Has `on_wake` called soon; several calls before that count as one. False if the session is gone.
+    /// Has `on_wake` called soon; several calls before that count as one. False if the session is gone or has moved.
     pub fn wake(&self) -> bool {
         // SAFETY: the value holds a reference to the handle.
         let status = unsafe { (host::table().handle_wake)(self.raw.as_ptr()) };
         status >= abi::WSH_OK
     }
 
-    /// Whether `on_close` was not called yet.
+    /// Whether `on_close` was not called yet, and the session has not moved.
     pub fn is_open(&self) -> bool {
         // SAFETY: as in `wake`.
         let state = unsafe { (host::table().handle_ready_state)(self.raw.as_ptr()) };
