@@ -1,0 +1,133 @@
+//! A host in-process, with which an author tests a handler without a server.
+//!
+//! It goes through the same table and the same fences as the server does, so what a test sees is what a peer would get.
+//!
+//! ```
+//! use handler_api::testing::{Fake, Sent};
+//! # use handler_api::{Handler, Message, Reject, Upgrade, WebSocket};
+//! # struct Echo;
+//! # impl Handler for Echo {
+//! #     fn on_upgrade(_: &mut Upgrade) -> Result<Self, Reject> { Ok(Echo) }
+//! #     fn on_message(&mut self, socket: &WebSocket, message: Message<'_>) { socket.send(message); }
+//! # }
+//!
+//! let mut session = Fake::<Echo>::upgrade("/echo").open().expect("accepted");
+//! session.text("hello");
+//! assert_eq!(session.sent(), [Sent::Text("hello".into())]);
+//! ```
+
+mod host;
+mod session;
+mod shared;
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+
+use crate::abi;
+use crate::handler::Handler;
+
+pub use self::session::FakeSession;
+use self::session::table;
+use self::shared::{FakeUpgrade, Request, Shared};
+
+/// A request that is being written.
+pub struct Fake<H> {
+    request: Request,
+    handler: PhantomData<H>,
+}
+
+/// What a peer would get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sent {
+    Text(String),
+    Binary(Vec<u8>),
+    /// A part of a message, and whether it was the last.
+    Fragment(Vec<u8>, bool),
+    Ping(Vec<u8>),
+    /// Code, 0 for an empty Close, and reason.
+    Close(u16, String),
+    /// The connection was dropped.
+    Abort,
+}
+
+/// A refused upgrade.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    pub status: u16,
+    pub body: String,
+    pub headers: Vec<(String, String)>,
+}
+
+// By hand, because a handler need not be `Debug`.
+impl<H> fmt::Debug for Fake<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fake").field("request", &self.request).finish_non_exhaustive()
+    }
+}
+
+impl<H: Handler> Fake<H> {
+    /// A request for this path, with a query if it has one.
+    pub fn upgrade(url: &str) -> Self {
+        let (path, query) = url.split_once('?').unwrap_or((url, ""));
+        let request = Request {
+            path: path.to_owned(),
+            query: query.to_owned(),
+            peer: "192.0.2.1:50000".to_owned(),
+            headers: Vec::new(),
+            protocols: Vec::new(),
+        };
+        Self { request, handler: PhantomData }
+    }
+
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.request.headers.push((name.to_ascii_lowercase(), value.to_owned()));
+        self
+    }
+
+    /// Offers a subprotocol.
+    #[must_use]
+    pub fn protocol(mut self, protocol: &str) -> Self {
+        self.request.protocols.push(protocol.to_owned());
+        self
+    }
+
+    #[must_use]
+    pub fn peer(mut self, peer: SocketAddr) -> Self {
+        self.request.peer = peer.to_string();
+        self
+    }
+
+    /// Asks the handler, and opens the session if it accepts.
+    pub fn open(self) -> Result<FakeSession<H>, Rejected> {
+        // SAFETY: table and pointer are good for the whole test program. No handler is loaded here; the hook that `enter`
+        // would install stays away, because the test program has its own.
+        unsafe { crate::host::set(&raw const host::TABLE, std::ptr::null_mut()) };
+        let mut upgrade =
+            FakeUpgrade { request: self.request, chosen: None, headers: Vec::new(), rejection: None };
+        let mut object = std::ptr::null_mut();
+        let on_upgrade = table::<H>().on_upgrade.expect("export fills the table");
+        // SAFETY: `upgrade` and `object` are good for the length of the call.
+        let status = unsafe { on_upgrade(std::ptr::null_mut(), (&raw mut upgrade).cast(), &raw mut object) };
+        if status < abi::WSH_OK {
+            let failed = || (500, "the handler failed".to_owned());
+            let refused = || upgrade.rejection.clone().unwrap_or_else(|| (403, String::new()));
+            let (status, body) = if status == abi::WSH_E_REJECTED { refused() } else { failed() };
+            return Err(Rejected { status, body, headers: upgrade.headers });
+        }
+        let mut session = FakeSession::new(object, Shared::new(upgrade.request, upgrade.chosen));
+        session.open();
+        Ok(session)
+    }
+}
+
+impl Sent {
+    /// The text, if it is one.
+    pub fn into_text(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+}

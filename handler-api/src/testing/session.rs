@@ -1,0 +1,206 @@
+//! A session as a test drives it: what the peer does, and what it gets.
+
+use std::ffi::c_void;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use super::Sent;
+use super::shared::{Asked, Shared};
+use crate::abi::{self, wsh_handler_api, wsh_session, wsh_status};
+use crate::export;
+use crate::handler::Handler;
+
+/// A session that was accepted and opened. Dropped, it ends as if the peer had vanished.
+pub struct FakeSession<H: Handler> {
+    object: *mut c_void,
+    shared: Arc<Shared>,
+    handler: PhantomData<H>,
+}
+
+impl<H: Handler> fmt::Debug for FakeSession<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FakeSession").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}
+
+impl<H: Handler> FakeSession<H> {
+    /// A session that the handler accepted with this object.
+    pub(super) fn new(object: *mut c_void, shared: Arc<Shared>) -> Self {
+        Self { object, shared, handler: PhantomData }
+    }
+
+    pub(super) fn open(&mut self) {
+        self.call(|table, object, socket| {
+            let on_open = table.on_open.expect("export fills the table");
+            // SAFETY: the object lives; the session is good for the length of the call.
+            unsafe { on_open(object, socket) }
+        });
+    }
+
+    /// The peer sends a text.
+    pub fn text(&mut self, text: &str) {
+        self.message(abi::WSH_TEXT, text.as_bytes());
+    }
+
+    /// The peer sends a binary message.
+    pub fn binary(&mut self, bytes: &[u8]) {
+        self.message(abi::WSH_BINARY, bytes);
+    }
+
+    fn message(&mut self, kind: u32, bytes: &[u8]) {
+        self.call(|table, object, socket| {
+            let on_message = table.on_message.expect("export fills the table");
+            // SAFETY: as in `open`; the bytes are readable.
+            unsafe { on_message(object, socket, kind, bytes.as_ptr(), bytes.len()) }
+        });
+    }
+
+    /// The peer answers a ping.
+    pub fn pong(&mut self, bytes: &[u8]) {
+        self.call(|table, object, socket| {
+            let on_pong = table.on_pong.expect("export fills the table");
+            // SAFETY: as in `open`; the bytes are readable.
+            unsafe { on_pong(object, socket, bytes.as_ptr(), bytes.len()) }
+        });
+    }
+
+    /// The peer has taken what waited for it.
+    pub fn writable(&mut self) {
+        self.set_send_status(abi::WSH_OK);
+        self.call(|table, object, socket| {
+            let on_writable = table.on_writable.expect("export fills the table");
+            // SAFETY: as in `open`.
+            unsafe { on_writable(object, socket) }
+        });
+    }
+
+    /// From here on sends answer [`Slow`](crate::SendStatus::Slow), until [`writable`](Self::writable).
+    pub fn set_slow(&mut self) {
+        self.set_send_status(abi::WSH_SLOW);
+    }
+
+    /// From here on sends answer [`Full`](crate::SendStatus::Full) and nothing is accepted.
+    pub fn set_full(&mut self) {
+        self.set_send_status(abi::WSH_E_FULL);
+    }
+
+    fn set_send_status(&mut self, status: wsh_status) {
+        self.shared.state().send_status = status;
+    }
+
+    /// The peer sends Close, the handler chooses the answer, the session ends. Returns the code of the answer.
+    pub fn peer_close(&mut self, code: u16, reason: &str) -> u16 {
+        let mut reply = code;
+        self.call(|table, object, socket| {
+            let on_closing = table.on_closing.expect("export fills the table");
+            // SAFETY: as in `open`; the reason is readable, the reply writable.
+            unsafe { on_closing(object, socket, code, reason.as_ptr(), reason.len(), &raw mut reply) }
+        });
+        self.end(code, reason, abi::WSH_CLOSED_CLEAN);
+        reply
+    }
+
+    /// The connection fails: `on_error`, then `on_close` with 1006.
+    pub fn fail(&mut self, why: &str) {
+        self.call(|table, object, socket| {
+            let on_error = table.on_error.expect("export fills the table");
+            // SAFETY: as in `open`; the text is readable.
+            unsafe { on_error(object, socket, why.as_ptr(), why.len()) };
+            abi::WSH_OK
+        });
+        self.end(1006, "", abi::WSH_CLOSED_ABNORMAL);
+    }
+
+    /// What a peer would have got since the last time, in order.
+    pub fn sent(&mut self) -> Vec<Sent> {
+        self.run_asked();
+        std::mem::take(&mut self.shared.state().sent)
+    }
+
+    /// Whether the handler's object was dropped.
+    pub fn is_over(&self) -> bool {
+        self.shared.state().freed
+    }
+
+    /// The agreed subprotocol; empty if none was.
+    pub fn protocol(&self) -> &str {
+        self.shared.protocol().unwrap_or_default()
+    }
+
+    /// Does what handles asked for, as the session's worker does between two callbacks.
+    pub fn run_asked(&mut self) {
+        loop {
+            let Some(asked) = self.shared.state().asked.pop_front() else { return };
+            match asked {
+                Asked::Send(sent) => self.shared.state().push(sent),
+                Asked::Close(code, reason) => {
+                    self.shared.state().close(code, reason);
+                }
+                Asked::Wake => self.call_once(|table, object, socket| {
+                    let on_wake = table.on_wake.expect("export fills the table");
+                    // SAFETY: as in `open`.
+                    unsafe { on_wake(object, socket) }
+                }),
+            }
+        }
+    }
+
+    fn call(&mut self, callback: impl FnOnce(&wsh_handler_api, *mut c_void, *mut wsh_session) -> wsh_status) {
+        self.call_once(callback);
+        self.run_asked();
+    }
+
+    fn call_once(
+        &mut self,
+        callback: impl FnOnce(&wsh_handler_api, *mut c_void, *mut wsh_session) -> wsh_status,
+    ) {
+        if self.is_over() {
+            return;
+        }
+        let socket = Arc::as_ptr(&self.shared).cast_mut().cast();
+        match callback(&table::<H>(), self.object, socket) {
+            abi::WSH_DONE => {
+                self.shared.state().close(1000, String::new());
+            }
+            abi::WSH_E_PANIC => {
+                self.shared.state().close(1011, String::new());
+                self.free();
+            }
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, code: u16, reason: &str, how: u32) {
+        self.call_once(|table, object, socket| {
+            let on_close = table.on_close.expect("export fills the table");
+            // SAFETY: as in `open`; the reason is readable.
+            unsafe { on_close(object, socket, code, reason.as_ptr(), reason.len(), how) };
+            abi::WSH_OK
+        });
+        self.free();
+    }
+
+    fn free(&mut self) {
+        let was_freed = {
+            let mut state = self.shared.state();
+            state.ready = abi::WSH_CLOSED;
+            std::mem::replace(&mut state.freed, true)
+        };
+        if !was_freed {
+            let free_session = table::<H>().free_session.expect("export fills the table");
+            // SAFETY: the object came from on_upgrade; the flag makes this the only time.
+            unsafe { free_session(self.object) }
+        }
+    }
+}
+
+impl<H: Handler> Drop for FakeSession<H> {
+    fn drop(&mut self) {
+        self.end(1006, "", abi::WSH_CLOSED_ABNORMAL);
+    }
+}
+
+pub(super) const fn table<H: Handler>() -> wsh_handler_api {
+    export::table::<H>(&crate::reload::drain())
+}

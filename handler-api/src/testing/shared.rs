@@ -1,0 +1,114 @@
+//! What the pointers point at that a handler gets from the fake host.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Sent;
+use crate::abi::{self, wsh_status};
+
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) path: String,
+    pub(super) query: String,
+    pub(super) peer: String,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) protocols: Vec<String>,
+}
+
+/// What `wsh_upgrade *` points at.
+#[derive(Debug)]
+pub(super) struct FakeUpgrade {
+    pub(super) request: Request,
+    pub(super) chosen: Option<usize>,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) rejection: Option<(u16, String)>,
+}
+
+/// What `wsh_session *` and `wsh_handle *` point at.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) request: Request,
+    pub(super) chosen: Option<usize>,
+    pub(super) state: Mutex<State>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) ready: u32,
+    pub(super) sent: Vec<Sent>,
+    /// What handles asked for, to be done outside of callbacks.
+    pub(super) asked: VecDeque<Asked>,
+    /// What sends answer instead of `WSH_OK`.
+    pub(super) send_status: wsh_status,
+    pub(super) freed: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Asked {
+    Send(Sent),
+    Close(u16, String),
+    Wake,
+}
+
+impl Shared {
+    /// An open session.
+    pub(super) fn new(request: Request, chosen: Option<usize>) -> Arc<Self> {
+        let state = State {
+            ready: abi::WSH_OPEN,
+            sent: Vec::new(),
+            asked: VecDeque::new(),
+            send_status: abi::WSH_OK,
+            freed: false,
+        };
+        Arc::new(Self { request, chosen, state: Mutex::new(state) })
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn protocol(&self) -> Option<&str> {
+        self.chosen.map(|index| &*self.request.protocols[index])
+    }
+}
+
+impl State {
+    pub(super) fn push(&mut self, sent: Sent) {
+        if self.ready == abi::WSH_OPEN {
+            self.sent.push(sent);
+        }
+    }
+
+    pub(super) fn close(&mut self, code: u16, reason: String) -> wsh_status {
+        if self.ready != abi::WSH_OPEN {
+            return abi::WSH_E_CLOSED;
+        }
+        self.push(Sent::Close(code, reason));
+        self.ready = abi::WSH_CLOSING;
+        abi::WSH_OK
+    }
+
+    pub(super) fn may_send(&self) -> wsh_status {
+        if self.ready == abi::WSH_OPEN { self.send_status } else { abi::WSH_E_CLOSED }
+    }
+}
+
+impl Request {
+    pub(super) fn attribute(&self, attribute: u32, protocol: Option<&str>) -> Option<&[u8]> {
+        match attribute {
+            abi::WSH_PATH => Some(self.path.as_bytes()),
+            abi::WSH_QUERY => Some(self.query.as_bytes()),
+            abi::WSH_PEER => Some(self.peer.as_bytes()),
+            abi::WSH_PROTOCOL => {
+                self.protocols.iter().find(|offered| Some(offered.as_str()) == protocol).map(String::as_bytes)
+            }
+            abi::WSH_EXTENSIONS => Some(b""),
+            _ => None,
+        }
+    }
+
+    pub(super) fn header(&self, name: &[u8], index: usize) -> Option<&[u8]> {
+        let mut values = self.headers.iter().filter(|(found, _)| found.as_bytes().eq_ignore_ascii_case(name));
+        values.nth(index).map(|(_, value)| value.as_bytes())
+    }
+}
