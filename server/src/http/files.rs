@@ -42,21 +42,30 @@ impl Files {
         Ok(Self(Static::with_opener(Root(Arc::new(folder)))))
     }
 
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    pub(super) async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
         if request.method() != http::Method::GET && request.method() != http::Method::HEAD {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "files are read with GET and HEAD\n");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
         let path = request.uri().path().to_owned();
+        // A few bytes of header may not ask for the same file a thousand times over: one range is enough for anybody, and a
+        // server may ignore the header (RFC 9110 section 14.2).
+        if request.headers().get(header::RANGE).is_some_and(|range| range.as_bytes().contains(&b',')) {
+            request.headers_mut().remove(header::RANGE);
+        }
         match self.0.clone().serve(request).await {
             Ok(response) if response.status() == StatusCode::NOT_FOUND => {
                 text(StatusCode::NOT_FOUND, "there is nothing at this path\n")
             }
             Ok(mut response) => {
-                response
-                    .headers_mut()
-                    .insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+                let is_content = response.status().is_success();
+                let headers = response.headers_mut();
+                headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+                // The library types a whole file, but neither the answer to HEAD nor a part of a file.
+                if is_content && !headers.contains_key(header::CONTENT_TYPE) {
+                    headers.insert(header::CONTENT_TYPE, content_type(&path));
+                }
                 response.map(|body| body.boxed())
             }
             Err(error) => {
@@ -65,6 +74,13 @@ impl Files {
             }
         }
     }
+}
+
+/// The type of the file at a path of a request, by its name. A folder stands for its index.
+fn content_type(path: &str) -> HeaderValue {
+    let name = if path.ends_with('/') { "index.html" } else { path };
+    let guess = mime_guess::from_path(name).first_or_octet_stream();
+    HeaderValue::from_str(guess.essence_str()).expect("types are ASCII words")
 }
 
 /// Opens files beneath one folder.

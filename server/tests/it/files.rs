@@ -53,6 +53,24 @@ fn only_get_and_head_read_files() {
     let (status, answer) = server.request("HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     assert_eq!(status, 200);
     assert!(answer.ends_with("\r\n\r\n"), "no body: {answer}");
+    assert!(answer.contains("content-type: text/html"), "{answer}");
+}
+
+/// One range is served; a list of them, which could ask for the same bytes a thousand times, is not (RFC 9110 section 14.2).
+#[test]
+fn many_ranges_of_a_file_are_answered_with_the_file_once() {
+    let (server, _root) = server();
+    let ranged = |range: &str| {
+        server.request(&format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nRange: bytes={range}\r\nConnection: close\r\n\r\n"
+        ))
+    };
+    let (status, answer) = ranged("4-8");
+    assert_eq!(status, 206);
+    assert!(answer.ends_with("\r\n\r\nhello") && answer.contains("content-type: text/html"), "{answer}");
+    let (status, answer) = ranged("0-,0-,0-,0-");
+    assert_eq!(status, 200);
+    assert_eq!(answer.matches("<h1>").count(), 1, "{answer}");
 }
 
 #[test]
