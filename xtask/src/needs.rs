@@ -75,7 +75,7 @@ pub(crate) fn cargo_deny() -> StepResult {
         }
     };
     let mut command = Command::new(program);
-    command.args(["--offline", "check", "bans", "licenses", "sources"]).current_dir(crate::step::root());
+    command.args(["--locked", "check", "bans", "licenses", "sources"]).current_dir(crate::step::root());
     run(&mut command)
 }
 
