@@ -9,7 +9,14 @@ use crate::abi::{
     self, wsh_handle, wsh_host_api, wsh_library, wsh_session, wsh_slice, wsh_status, wsh_upgrade,
 };
 
-pub(super) static TABLE: wsh_host_api = wsh_host_api {
+/// Is from here on the host of the handlers in this program.
+pub(super) fn serve() {
+    // SAFETY: table and pointer are good for the whole test program. No handler is loaded here; the hook that `enter` would
+    // install stays away, because the test program has its own.
+    unsafe { crate::host::set(&raw const TABLE, std::ptr::null_mut()) };
+}
+
+static TABLE: wsh_host_api = wsh_host_api {
     size: size_of::<wsh_host_api>() as u32,
     abi_major: abi::WSH_ABI_MAJOR,
     abi_minor: abi::WSH_ABI_MINOR,
@@ -43,7 +50,7 @@ pub(super) static TABLE: wsh_host_api = wsh_host_api {
 
 /// # Safety
 /// As wsh.h says of slices.
-unsafe fn bytes<'a>(data: *const u8, len: usize) -> &'a [u8] {
+pub(super) unsafe fn bytes<'a>(data: *const u8, len: usize) -> &'a [u8] {
     // SAFETY: the caller's promise.
     if len == 0 { &[] } else { unsafe { std::slice::from_raw_parts(data, len) } }
 }
@@ -72,7 +79,7 @@ unsafe fn fake_upgrade<'a>(upgrade: *mut wsh_upgrade) -> &'a mut FakeUpgrade {
 }
 
 /// # Safety
-/// The pointer is the one that `FakeSession::call_once` passes, inside its callback, or a handle that is still held.
+/// The pointer is the one that `FakeSession` passes, inside its callback, or a handle that is still held.
 unsafe fn shared<'a, T>(session: *mut T) -> &'a Shared {
     // SAFETY: the caller's promise.
     unsafe { &*session.cast::<Shared>().cast_const() }
@@ -213,12 +220,7 @@ unsafe extern "C" fn session_send(
     // SAFETY: wsh.h.
     let (shared, message) = unsafe { (shared(session), message(kind, data, len)) };
     let Some(message) = message else { return abi::WSH_E_INVALID };
-    let mut state = shared.state();
-    let status = state.may_send();
-    if status >= abi::WSH_OK {
-        state.push(message);
-    }
-    status
+    send(shared, message)
 }
 
 unsafe extern "C" fn session_send_fragment(
@@ -230,10 +232,17 @@ unsafe extern "C" fn session_send_fragment(
 ) -> wsh_status {
     // SAFETY: wsh.h.
     let (shared, part) = unsafe { (shared(session), bytes(data, len).to_vec()) };
+    send(shared, Sent::Fragment(part, last != 0))
+}
+
+fn send(shared: &Shared, message: Sent) -> wsh_status {
     let mut state = shared.state();
+    if let Err(refusal) = state.may_act() {
+        return refusal;
+    }
     let status = state.may_send();
     if status >= abi::WSH_OK {
-        state.push(Sent::Fragment(part, last != 0));
+        state.push(message);
     }
     status
 }
@@ -244,7 +253,11 @@ unsafe extern "C" fn session_ping(session: *mut wsh_session, data: *const u8, le
     }
     // SAFETY: wsh.h.
     let (shared, payload) = unsafe { (shared(session), bytes(data, len).to_vec()) };
-    shared.state().push(Sent::Ping(payload));
+    let mut state = shared.state();
+    if let Err(refusal) = state.may_act() {
+        return refusal;
+    }
+    state.push(Sent::Ping(payload));
     abi::WSH_OK
 }
 
@@ -263,12 +276,19 @@ unsafe extern "C" fn session_close(
     if !may_close(code, &reason) {
         return abi::WSH_E_INVALID;
     }
-    shared.state().close(code, reason)
+    let mut state = shared.state();
+    match state.may_act() {
+        Ok(()) => state.close(code, reason),
+        Err(refusal) => refusal,
+    }
 }
 
 unsafe extern "C" fn session_abort(session: *mut wsh_session) -> wsh_status {
     // SAFETY: wsh.h.
     let mut state = unsafe { shared(session) }.state();
+    if state.is_silent {
+        return abi::WSH_E_STATE;
+    }
     state.push(Sent::Abort);
     state.ready = abi::WSH_CLOSED;
     abi::WSH_OK
@@ -374,7 +394,7 @@ unsafe extern "C" fn handle_wake(handle: *mut wsh_handle) -> wsh_status {
     if state.ready == abi::WSH_CLOSED {
         return abi::WSH_E_CLOSED;
     }
-    if !state.asked.iter().any(|asked| matches!(asked, Asked::Wake)) {
+    if !state.wake_is_asked() {
         state.asked.push_back(Asked::Wake);
     }
     abi::WSH_OK

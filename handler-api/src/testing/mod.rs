@@ -15,25 +15,32 @@
 //! session.text("hello");
 //! assert_eq!(session.sent(), [Sent::Text("hello".into())]);
 //! ```
+//!
+//! What becomes of a session when the library is replaced is tested with [`FakeSession::reload`], of a state that an older version
+//! wrote with [`Fake::import`].
 
 mod host;
+mod reload;
 mod session;
 mod shared;
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use crate::abi;
-use crate::handler::Handler;
-
+pub use self::reload::Stays;
 pub use self::session::FakeSession;
-use self::session::table;
 use self::shared::{FakeUpgrade, Request, Shared};
+use crate::abi;
+use crate::export;
+use crate::handler::Handler;
+use crate::reload::{Reload, drain};
 
 /// A request that is being written.
 pub struct Fake<H> {
     request: Request,
+    reload: Reload,
     handler: PhantomData<H>,
 }
 
@@ -77,7 +84,7 @@ impl<H: Handler> Fake<H> {
             headers: Vec::new(),
             protocols: Vec::new(),
         };
-        Self { request, handler: PhantomData }
+        Self { request, reload: drain(), handler: PhantomData }
     }
 
     #[must_use]
@@ -101,13 +108,11 @@ impl<H: Handler> Fake<H> {
 
     /// Asks the handler, and opens the session if it accepts.
     pub fn open(self) -> Result<FakeSession<H>, Rejected> {
-        // SAFETY: table and pointer are good for the whole test program. No handler is loaded here; the hook that `enter`
-        // would install stays away, because the test program has its own.
-        unsafe { crate::host::set(&raw const host::TABLE, std::ptr::null_mut()) };
+        host::serve();
         let mut upgrade =
             FakeUpgrade { request: self.request, chosen: None, headers: Vec::new(), rejection: None };
         let mut object = std::ptr::null_mut();
-        let on_upgrade = table::<H>().on_upgrade.expect("export fills the table");
+        let on_upgrade = export::table::<H>(&self.reload).on_upgrade.expect("export fills the table");
         // SAFETY: `upgrade` and `object` are good for the length of the call.
         let status = unsafe { on_upgrade(std::ptr::null_mut(), (&raw mut upgrade).cast(), &raw mut object) };
         if status < abi::WSH_OK {
@@ -116,7 +121,8 @@ impl<H: Handler> Fake<H> {
             let (status, body) = if status == abi::WSH_E_REJECTED { refused() } else { failed() };
             return Err(Rejected { status, body, headers: upgrade.headers });
         }
-        let mut session = FakeSession::new(object, Shared::new(upgrade.request, upgrade.chosen));
+        let mut session =
+            FakeSession::new(object, Shared::new(Arc::new(upgrade.request), upgrade.chosen), self.reload);
         session.open();
         Ok(session)
     }

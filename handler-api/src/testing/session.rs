@@ -10,11 +10,16 @@ use super::shared::{Asked, Shared};
 use crate::abi::{self, wsh_handler_api, wsh_session, wsh_status};
 use crate::export;
 use crate::handler::Handler;
+use crate::reload::Reload;
 
 /// A session that was accepted and opened. Dropped, it ends as if the peer had vanished.
 pub struct FakeSession<H: Handler> {
-    object: *mut c_void,
-    shared: Arc<Shared>,
+    pub(super) object: *mut c_void,
+    pub(super) shared: Arc<Shared>,
+    pub(super) reload: Reload,
+    /// Its state is exported and no other object has it yet.
+    pub(super) is_frozen: bool,
+    pub(super) state_bytes_max: usize,
     handler: PhantomData<H>,
 }
 
@@ -26,8 +31,13 @@ impl<H: Handler> fmt::Debug for FakeSession<H> {
 
 impl<H: Handler> FakeSession<H> {
     /// A session that the handler accepted with this object.
-    pub(super) fn new(object: *mut c_void, shared: Arc<Shared>) -> Self {
-        Self { object, shared, handler: PhantomData }
+    pub(super) fn new(object: *mut c_void, shared: Arc<Shared>, reload: Reload) -> Self {
+        let (is_frozen, state_bytes_max) = (false, usize::MAX);
+        Self { object, shared, reload, is_frozen, state_bytes_max, handler: PhantomData }
+    }
+
+    pub(super) fn table(&self) -> wsh_handler_api {
+        export::table::<H>(&self.reload)
     }
 
     pub(super) fn open(&mut self) {
@@ -103,6 +113,7 @@ impl<H: Handler> FakeSession<H> {
 
     /// The connection fails: `on_error`, then `on_close` with 1006.
     pub fn fail(&mut self, why: &str) {
+        self.thaw();
         self.call(|table, object, socket| {
             let on_error = table.on_error.expect("export fills the table");
             // SAFETY: as in `open`; the text is readable.
@@ -130,7 +141,8 @@ impl<H: Handler> FakeSession<H> {
 
     /// Does what handles asked for, as the session's worker does between two callbacks.
     pub fn run_asked(&mut self) {
-        loop {
+        // What is asked of a session that is moving waits until it goes on, here or there.
+        while !self.is_frozen {
             let Some(asked) = self.shared.state().asked.pop_front() else { return };
             match asked {
                 Asked::Send(sent) => self.shared.state().push(sent),
@@ -158,16 +170,27 @@ impl<H: Handler> FakeSession<H> {
         if self.is_over() {
             return;
         }
+        assert!(!self.is_frozen, "the session is frozen: import_state or cancel_export comes next");
         let socket = Arc::as_ptr(&self.shared).cast_mut().cast();
-        match callback(&table::<H>(), self.object, socket) {
+        match callback(&self.table(), self.object, socket) {
             abi::WSH_DONE => {
                 self.shared.state().close(1000, String::new());
             }
-            abi::WSH_E_PANIC => {
-                self.shared.state().close(1011, String::new());
-                self.free();
-            }
+            abi::WSH_E_PANIC => self.fail_by_panic(),
             _ => {}
+        }
+    }
+
+    /// A callback panicked: nothing but free_session is called for the object any more.
+    pub(super) fn fail_by_panic(&mut self) {
+        self.shared.state().close(1011, String::new());
+        self.free();
+    }
+
+    /// The session ends while its state is on the way.
+    fn thaw(&mut self) {
+        if self.is_frozen {
+            self.cancel_export();
         }
     }
 
@@ -181,15 +204,15 @@ impl<H: Handler> FakeSession<H> {
         self.free();
     }
 
-    fn free(&mut self) {
+    pub(super) fn free(&mut self) {
         let was_freed = {
             let mut state = self.shared.state();
             state.ready = abi::WSH_CLOSED;
             std::mem::replace(&mut state.freed, true)
         };
         if !was_freed {
-            let free_session = table::<H>().free_session.expect("export fills the table");
-            // SAFETY: the object came from on_upgrade; the flag makes this the only time.
+            let free_session = self.table().free_session.expect("export fills the table");
+            // SAFETY: the object came from on_upgrade or import_state; the flag makes this the only time.
             unsafe { free_session(self.object) }
         }
     }
@@ -197,10 +220,7 @@ impl<H: Handler> FakeSession<H> {
 
 impl<H: Handler> Drop for FakeSession<H> {
     fn drop(&mut self) {
+        self.thaw();
         self.end(1006, "", abi::WSH_CLOSED_ABNORMAL);
     }
-}
-
-pub(super) const fn table<H: Handler>() -> wsh_handler_api {
-    export::table::<H>(&crate::reload::drain())
 }

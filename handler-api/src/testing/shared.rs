@@ -27,9 +27,9 @@ pub(super) struct FakeUpgrade {
 /// What `wsh_session *` and `wsh_handle *` point at.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) request: Request,
+    pub(super) request: Arc<Request>,
     pub(super) chosen: Option<usize>,
-    pub(super) state: Mutex<State>,
+    state: Mutex<State>,
 }
 
 #[derive(Debug)]
@@ -40,6 +40,8 @@ pub(super) struct State {
     pub(super) asked: VecDeque<Asked>,
     /// What sends answer instead of `WSH_OK`.
     pub(super) send_status: wsh_status,
+    /// Inside export_state or import_state: the session's own functions send nothing.
+    pub(super) is_silent: bool,
     pub(super) freed: bool,
 }
 
@@ -52,12 +54,13 @@ pub(super) enum Asked {
 
 impl Shared {
     /// An open session.
-    pub(super) fn new(request: Request, chosen: Option<usize>) -> Arc<Self> {
+    pub(super) fn new(request: Arc<Request>, chosen: Option<usize>) -> Arc<Self> {
         let state = State {
             ready: abi::WSH_OPEN,
             sent: Vec::new(),
             asked: VecDeque::new(),
             send_status: abi::WSH_OK,
+            is_silent: false,
             freed: false,
         };
         Arc::new(Self { request, chosen, state: Mutex::new(state) })
@@ -86,6 +89,19 @@ impl State {
         self.push(Sent::Close(code, reason));
         self.ready = abi::WSH_CLOSING;
         abi::WSH_OK
+    }
+
+    pub(super) fn wake_is_asked(&self) -> bool {
+        self.asked.iter().any(|asked| matches!(asked, Asked::Wake))
+    }
+
+    /// Whether the session's own functions may do something to it now.
+    pub(super) fn may_act(&self) -> Result<(), wsh_status> {
+        match self.ready {
+            _ if self.is_silent => Err(abi::WSH_E_STATE),
+            abi::WSH_OPEN => Ok(()),
+            _ => Err(abi::WSH_E_CLOSED),
+        }
     }
 
     pub(super) fn may_send(&self) -> wsh_status {
