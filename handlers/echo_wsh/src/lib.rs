@@ -6,6 +6,7 @@
 
 use handler_api::{Handler, Message, Reject, Upgrade, WebSocket, export_handler};
 
+#[derive(Default)]
 struct Echo;
 
 const PROTOCOL: &str = "echo.wsh";
@@ -28,7 +29,7 @@ impl Handler for Echo {
     }
 }
 
-export_handler!(Echo);
+export_handler!(Echo, stateless);
 
 #[cfg(test)]
 mod tests {
@@ -51,6 +52,15 @@ mod tests {
         session.text("Goodbye");
         let close = Sent::Close(1000, String::new());
         assert_eq!(session.sent(), [Sent::Text("goodbye".into()), Sent::Text("Goodbye".into()), close]);
+    }
+
+    #[test]
+    fn a_reload_is_not_noticed() {
+        let mut session = Fake::<Echo>::upgrade("/echo").stateless().open().expect("everybody is accepted");
+        session.text("before");
+        session.reload().expect("the session moves");
+        session.text("after");
+        assert_eq!(session.sent(), [Sent::Text("before".into()), Sent::Text("after".into())]);
     }
 
     #[test]
