@@ -2,13 +2,18 @@
 //!
 //! Members live on different threads and reach each other through handles. A member that does not read is closed by the
 //! server, so nothing here waits for anybody.
+//!
+//! A reload moves members one after the other, and nobody is told. Until the last one has moved, those with the old code and those
+//! with the new do not hear each other: each version of the library has rooms of its own.
 
 #![deny(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use handler_api::{Close, Handle, Handler, Message, Reject, Upgrade, WebSocket, export_handler};
+use handler_api::{
+    Busy, Close, Handle, Handler, Message, Migrate, Reject, Upgrade, WebSocket, export_handler,
+};
 
 const NAME_CHARS_MAX: usize = 32;
 const ROOMS_MAX: usize = 1000;
@@ -41,7 +46,7 @@ impl Handler for Chat {
 
     fn on_open(&mut self, socket: &WebSocket) {
         let mut rooms = Rooms::lock();
-        rooms.members(&self.room).push(socket.handle());
+        rooms.enter(&self.room, socket.handle());
         rooms.tell(&self.room, &format!("* {} joined", self.name));
     }
 
@@ -57,6 +62,40 @@ impl Handler for Chat {
         let mut rooms = Rooms::lock();
         rooms.leave(&self.room, &socket.handle());
         rooms.tell(&self.room, &format!("* {} left", self.name));
+    }
+
+    fn on_unload() {
+        // Handles of members whose object panicked are still in the lists.
+        Rooms::lock().0.clear();
+    }
+}
+
+impl Migrate for Chat {
+    // 1: room and name, with a line feed between them, which neither can have.
+    const STATE_VERSION: u32 = 1;
+
+    fn export_state(&mut self, socket: &WebSocket) -> Result<Vec<u8>, Busy> {
+        // The handle would no longer lead to the member, and keep this code in memory.
+        Rooms::lock().leave(&self.room, &socket.handle());
+        Ok(format!("{}\n{}", self.room, self.name).into_bytes())
+    }
+
+    fn cancel_export(&mut self, socket: &WebSocket) {
+        Rooms::lock().enter(&self.room, socket.handle());
+    }
+
+    fn import_state(from_version: u32, state: &[u8], socket: &WebSocket) -> Option<Self> {
+        if from_version != 1 {
+            return None;
+        }
+        let (room, name) = std::str::from_utf8(state).ok()?.split_once('\n')?;
+        if !is_name(room) || !is_name(name) {
+            return None;
+        }
+        let mut rooms = Rooms::lock();
+        rooms.has_place(room).ok()?;
+        rooms.enter(room, socket.handle());
+        Some(Self { room: room.to_owned(), name: name.to_owned() })
     }
 }
 
@@ -88,6 +127,10 @@ impl Rooms {
         self.0.entry(room.to_owned()).or_default()
     }
 
+    fn enter(&mut self, room: &str, member: Handle) {
+        self.members(room).push(member);
+    }
+
     fn tell(&self, room: &str, text: &str) {
         for member in self.0.get(room).into_iter().flatten() {
             member.send(text);
@@ -103,16 +146,16 @@ impl Rooms {
     }
 }
 
-export_handler!(Chat);
+export_handler!(Chat, migrate);
 
 #[cfg(test)]
 mod tests {
-    use handler_api::testing::{Fake, FakeSession, Sent};
+    use handler_api::testing::{Fake, FakeSession, Sent, Stays};
 
     use super::*;
 
     fn join(url: &str) -> FakeSession<Chat> {
-        Fake::upgrade(url).open().expect("accepted")
+        Fake::upgrade(url).migrate().open().expect("accepted")
     }
 
     fn heard(session: &mut FakeSession<Chat>) -> Vec<String> {
@@ -146,5 +189,45 @@ mod tests {
         let mut ann = join("/chat?room=three&name=Ann");
         ann.binary(b"\0");
         assert_eq!(ann.sent().last(), Some(&Sent::Close(1003, "this room speaks text".into())));
+    }
+    #[test]
+    fn a_member_stays_in_its_room_over_a_reload_and_nobody_is_told() {
+        let mut ann = join("/chat?room=four&name=Ann");
+        let mut bob = join("/chat?room=four&name=Bob");
+        let _ = (ann.sent(), bob.sent());
+        ann.reload().expect("the session moves");
+        bob.text("hello");
+        ann.text("hi");
+        assert_eq!(heard(&mut ann), ["Bob: hello", "Ann: hi"]);
+        assert_eq!(heard(&mut bob), ["Bob: hello", "Ann: hi"], "each one once");
+        ann.peer_close(1001, "");
+        assert_eq!(heard(&mut bob), ["* Ann left"]);
+    }
+
+    #[test]
+    fn a_member_is_out_of_the_room_while_its_state_is_on_the_way() {
+        let mut ann = join("/chat?room=five&name=Ann");
+        let mut bob = join("/chat?room=five&name=Bob");
+        let _ = (ann.sent(), bob.sent());
+        assert_eq!(ann.export_state(), Ok(b"five\nAnn".to_vec()));
+        bob.text("hello");
+        assert_eq!(ann.import_state(2, b"five\nAnn"), Err(Stays::Refused));
+        bob.text("back?");
+        assert_eq!(heard(&mut ann), ["Bob: back?"]);
+        assert_eq!(heard(&mut bob), ["Bob: hello", "Bob: back?"]);
+    }
+
+    /// The format is a promise to the versions that follow.
+    #[test]
+    fn a_member_that_version_1_wrote_is_let_in_and_nothing_else() {
+        let import = |version, state: &[u8]| Fake::<Chat>::upgrade("/chat").migrate().import(version, state);
+        let mut ann = import(1, "six\nÄnne".as_bytes()).expect("taken");
+        ann.text("hello");
+        assert_eq!(heard(&mut ann), ["Änne: hello"]);
+        let wrong =
+            [(0, &b""[..]), (2, b"six\nAnn"), (1, b"six"), (1, b"\nAnn"), (1, b"six\n"), (1, b"six\n\xff")];
+        for (version, state) in wrong {
+            assert_eq!(import(version, state).err(), Some(Stays::Refused), "{version}: {state:?}");
+        }
     }
 }
