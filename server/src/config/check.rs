@@ -80,6 +80,9 @@ impl Handlers {
         if let Some(folder) = check.path("handlers.stage_folder", &file.stage_folder) {
             self.stage_folder = Some(folder);
         }
+        check.parsed("handlers.watch", &file.watch, &mut self.watch);
+        // Less than the shortest would only keep a core busy.
+        check.seconds("handlers.poll_seconds", &file.poll_seconds, 0.05..=HOUR, &mut self.poll_seconds);
     }
 }
 

@@ -45,6 +45,8 @@ pub(super) struct Handlers {
     pub(super) load_seconds_max: Given<Seconds>,
     pub(super) library_bytes_max: Given<Whole>,
     pub(super) stage_folder: Given<String>,
+    pub(super) watch: Given<String>,
+    pub(super) poll_seconds: Given<Seconds>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::cli::Cli;
 
 pub use error::{Complaint, ConfigError};
-pub use value::{Host, InvalidHost, InvalidLevel, Level, Origins};
+pub use value::{Host, InvalidHost, InvalidLevel, InvalidWatchMode, Level, Origins, WatchMode};
 
 /// What a server needs to know to start. Immutable: a reload makes another one.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -77,6 +77,10 @@ pub struct Handlers {
     pub library_bytes_max: u64,
     /// Where private copies of libraries live. `None`: in `.wsh-generations` inside each handlers folder.
     pub stage_folder: Option<PathBuf>,
+    /// How the server learns that a library changed. Default by events of the system, with a look now and then.
+    pub watch: WatchMode,
+    /// Time between two looks at the handlers folders, in every mode that looks. Default 2 s.
+    pub poll_seconds: Duration,
 }
 
 /// Section `[files]`: static files.
@@ -173,6 +177,8 @@ impl Default for Handlers {
             load_seconds_max: Duration::from_secs(10),
             library_bytes_max: 256 << 20,
             stage_folder: None,
+            watch: WatchMode::default(),
+            poll_seconds: Duration::from_secs(2),
         }
     }
 }

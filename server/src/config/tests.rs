@@ -172,6 +172,30 @@ fn hosts_are_addresses_or_names() {
     }
 }
 
+/// Three ways to watch, and a bounded time between two looks.
+#[test]
+fn ways_to_watch_are_checked() {
+    let handlers = |text: &str| parse(&format!("[handlers]\n{text}\n")).map(|config| config.handlers);
+    for (word, mode) in [("auto", WatchMode::Auto), ("poll", WatchMode::Poll), ("off", WatchMode::Off)] {
+        assert_eq!(handlers(&format!("watch = \"{word}\"")).map(|handlers| handlers.watch), Ok(mode));
+    }
+    let poll = handlers("watch = \"poll\"\npoll_seconds = 0.25").unwrap();
+    assert_eq!(poll.poll_seconds, Duration::from_millis(250));
+    assert_eq!(handlers("watch = \"poll\"").unwrap().poll_seconds, Duration::from_secs(2));
+    let text = refusal("[handlers]\nwatch = \"inotify\"\npoll_seconds = 0.01\n");
+    assert!(
+        text.contains(":2:9: `handlers.watch` is \"inotify\", but must be one of auto, poll, off\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains(":3:16: `handlers.poll_seconds` is 0.01, but must be 0.05 to 3600 seconds\n"),
+        "{text}"
+    );
+    let text = refusal("[handlers]\nwatch = false\n");
+    assert!(text.contains("wrong type for `handlers.watch`: "), "{text}");
+    assert!(refusal("[handlers]\npoll_second = 1\n").ends_with("did you mean `poll_seconds`?"));
+}
+
 /// Zero threads in the file means as many as cores, and at most four that accept.
 #[test]
 fn zero_threads_are_resolved() {

@@ -1,4 +1,4 @@
-//! Values with rules of their own: hosts, origins, log levels.
+//! Values with rules of their own: hosts, ways to watch, origins, log levels.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -58,6 +58,57 @@ impl fmt::Display for InvalidHost {
 }
 
 impl std::error::Error for InvalidHost {}
+
+/// How the server learns that something in the handlers folders changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WatchMode {
+    /// The system tells (inotify). A look every `handlers.poll_seconds` finds what it does not tell: on network file systems,
+    /// and when it had more to tell than it can queue.
+    #[default]
+    Auto,
+    /// Only by a look every `handlers.poll_seconds`.
+    Poll,
+    /// Not at all.
+    Off,
+}
+
+impl WatchMode {
+    /// The words that the file takes, in the order of the variants.
+    pub const NAMES: [&'static str; 3] = ["auto", "poll", "off"];
+
+    const ALL: [Self; 3] = [Self::Auto, Self::Poll, Self::Off];
+
+    /// The word for this mode.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+}
+
+impl FromStr for WatchMode {
+    type Err = InvalidWatchMode;
+
+    fn from_str(text: &str) -> Result<Self, InvalidWatchMode> {
+        Self::ALL.into_iter().find(|mode| mode.name() == text).ok_or(InvalidWatchMode)
+    }
+}
+
+impl fmt::Display for WatchMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The text is not one of [`WatchMode::NAMES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidWatchMode;
+
+impl fmt::Display for InvalidWatchMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "but must be one of {}", WatchMode::NAMES.join(", "))
+    }
+}
+
+impl std::error::Error for InvalidWatchMode {}
 
 /// How important a log line is, the most important first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
