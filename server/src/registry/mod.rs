@@ -32,7 +32,7 @@ pub(crate) struct Loaded {
 /// Scans the handlers folders and takes every sound library into service. Libraries load side by side; each one is bounded in
 /// time. Blocks; call it where that does not matter.
 pub(crate) fn load_all(config: &Arc<Config>, admission: &Arc<Admission>) -> Result<Loaded, ScanError> {
-    let Scan { found, mut refused, notes } = scan::scan(&config.handlers)?;
+    let Scan { found, mut refused, notes, .. } = scan::scan(&config.handlers)?;
     let stage = stage::Stage::new(&config.handlers);
     let results: Vec<_> = std::thread::scope(|scope| {
         let loads: Vec<_> = found
@@ -107,7 +107,7 @@ pub struct Checked {
 
 /// Scans and checks, and loads nothing.
 pub fn check_all(config: &Config) -> Result<Checked, ScanError> {
-    let Scan { found, mut refused, notes } = scan::scan(&config.handlers)?;
+    let Scan { found, mut refused, notes, .. } = scan::scan(&config.handlers)?;
     let stage = stage::Stage::new(&config.handlers);
     let mut sound = Vec::new();
     for library in found {

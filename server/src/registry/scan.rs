@@ -8,6 +8,7 @@
 //! caught by `stage`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, DirEntry, FileType};
 use std::io;
@@ -24,6 +25,12 @@ pub struct Scan {
     pub refused: Vec<Refused>,
     /// What an operator may want to know although nothing is wrong, a sentence each.
     pub notes: Vec<String>,
+    /// Every folder that was looked through, as the paths of the libraries in it begin; the handlers folders are among them.
+    /// A subfolder that could not be read is too, for it may become readable.
+    pub folders: Vec<PathBuf>,
+    /// Links that are named like handler libraries, sound or not, and handlers folders that are another name of one above. What
+    /// they lead to may change where no folder tells.
+    pub links: Vec<PathBuf>,
 }
 
 /// A file that is named like a handler library.
@@ -134,9 +141,26 @@ pub(super) const GENERATIONS_FOLDER: &str = ".wsh-generations";
 /// How this platform's shared libraries end.
 const SUFFIX: &str = std::env::consts::DLL_SUFFIX;
 
+/// How the name of a handler library ends before the suffix.
+const MARK: &str = "_wsh";
+
+/// What tells a build folder of cargo, whose subfolders are not looked into.
+pub(super) const BUILD_FOLDER_MARK: &str = ".fingerprint";
+
 const DEPTH_MAX: usize = 16;
 const LIBRARIES_MAX: usize = 4096;
-const ENTRIES_MAX: usize = 100_000;
+pub(super) const ENTRIES_MAX: usize = 100_000;
+
+/// Whether a file of this name is a handler library.
+pub(super) fn is_handler_name(name: &OsStr) -> bool {
+    let stem = name.as_encoded_bytes().strip_suffix(SUFFIX.as_bytes());
+    stem.is_some_and(|stem| stem.ends_with(MARK.as_bytes())) && !is_hidden(name)
+}
+
+/// Whether an entry of this name is left out, whatever it is.
+pub(super) fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
+}
 
 /// Scans every handlers folder of the config. Reads the file system and blocks while it does.
 ///
@@ -159,6 +183,7 @@ pub fn scan(handlers: &Handlers) -> Result<Scan, ScanError> {
             let note =
                 format!("the handlers folder {} was named twice and is scanned once", folder.display());
             scan.notes.push(note);
+            scan.links.push(folder.clone());
             continue;
         }
         let mut walk = Walk {
@@ -238,17 +263,19 @@ impl Walk<'_> {
             // A subfolder may be private or gone meanwhile; the handlers folder itself may not.
             Err(Stop::Unreadable(error)) if depth > 0 => {
                 if error.kind() != io::ErrorKind::NotFound {
+                    self.scan.folders.push(folder.to_owned());
                     self.refuse(folder, format!("cannot read this folder: {error}"));
                 }
                 return Ok(());
             }
             Err(stop) => return Err(stop),
         };
+        self.scan.folders.push(folder.to_owned());
         // cargo keeps copies of what it built in the subfolders of a build folder, under names that end the same.
-        let build_folder = entries.iter().any(|(entry, _)| entry.file_name() == ".fingerprint");
+        let build_folder = entries.iter().any(|(entry, _)| entry.file_name() == BUILD_FOLDER_MARK);
         for (entry, kind) in entries {
             let name = entry.file_name();
-            if name.as_encoded_bytes().starts_with(b".") {
+            if is_hidden(&name) {
                 continue;
             }
             let path = folder.join(&name);
@@ -287,10 +314,14 @@ impl Walk<'_> {
 
     fn file(&mut self, path: &Path, kind: FileType) -> Result<(), Stop> {
         let name = path.file_name().unwrap_or_default();
-        let Some(stem) = name.as_encoded_bytes().strip_suffix(SUFFIX.as_bytes()) else { return Ok(()) };
-        if !stem.ends_with(b"_wsh") {
-            self.misnamed.push(path.to_owned());
+        if !is_handler_name(name) {
+            if name.as_encoded_bytes().ends_with(SUFFIX.as_bytes()) {
+                self.misnamed.push(path.to_owned());
+            }
             return Ok(());
+        }
+        if kind.is_symlink() {
+            self.scan.links.push(path.to_owned());
         }
         if let Err(reason) = self.kind(path, kind) {
             self.refuse(path, reason);
@@ -355,7 +386,7 @@ fn resource(below: &Path) -> Result<String, String> {
         segments.push(segment);
     }
     let file = segments.pop().unwrap_or_default();
-    let stem = file.strip_suffix(SUFFIX).and_then(|file| file.strip_suffix("_wsh")).unwrap_or(file);
+    let stem = file.strip_suffix(SUFFIX).and_then(|file| file.strip_suffix(MARK)).unwrap_or(file);
     let name = stem.strip_prefix("lib").unwrap_or(stem);
     if !name.is_empty() {
         segments.push(name);
@@ -471,6 +502,7 @@ mod tests {
             scan_one(&folder),
             Scan {
                 notes: vec!["no handler library was found, and handlers.allow_empty is set".into()],
+                folders: vec![folder.path().to_owned(), folder.path().join("sub")],
                 ..Scan::default()
             }
         );
@@ -486,8 +518,23 @@ mod tests {
             "release/examples/demo_wsh.so",
         ]);
         assert_eq!(resources(&scan_one(&folder)), ["/release/chat"]);
-        let scan = scan(&handlers(&[&folder.path().join("release")])).unwrap();
+        let release = folder.path().join("release");
+        let scan = scan(&handlers(&[&release])).unwrap();
         assert_eq!(resources(&scan), ["/chat"]);
+        assert_eq!(scan.folders, [release]);
+    }
+
+    /// The scan says which folders it went through, and which libraries are links, also those that lead nowhere yet.
+    #[test]
+    fn folders_and_links_are_told() {
+        let folder = folder(&["one/chat_wsh.so", "two/sub/deep/README", "two/.hidden/a_wsh.so"]);
+        let path = |name: &str| folder.path().join(name.replace(".so", SUFFIX));
+        symlink(path("one/chat_wsh.so"), path("two/b_wsh.so")).unwrap();
+        symlink("later", path("two/sub/c_wsh.so")).unwrap();
+        symlink("one", path("two/linked")).unwrap();
+        let scan = scan(&handlers(&[&path("two"), &path("one"), &path("two")])).unwrap();
+        assert_eq!(scan.folders, ["two", "two/sub", "two/sub/deep", "one"].map(path));
+        assert_eq!(scan.links, ["two/b_wsh.so", "two/sub/c_wsh.so", "two"].map(path));
     }
 
     /// Two files for one path: the first stays, the second is refused and both are named.
@@ -522,6 +569,7 @@ mod tests {
         symlink("h", &link).unwrap();
         let scan = scan(&handlers(&[&folder.path().join("h"), &link])).unwrap();
         assert_eq!((resources(&scan), scan.refused.len(), scan.notes.len()), (vec!["/chat"], 0, 1));
+        assert_eq!((scan.folders, scan.links), (vec![folder.path().join("h")], vec![link]));
     }
 
     /// A link may lead to a file of its handlers folder, and out of it only if that is allowed.
@@ -586,7 +634,7 @@ mod tests {
         let folder = folder(&["%/a_wsh.so", "lib.._wsh.so", "lib._wsh.so"]);
         assert_eq!(scan_one(&folder).refused.len(), 3);
         let name = [b"\xff_wsh", SUFFIX.as_bytes()].concat();
-        fs::write(folder.path().join(std::ffi::OsStr::from_bytes(&name)), "").unwrap();
+        fs::write(folder.path().join(OsStr::from_bytes(&name)), "").unwrap();
         assert_eq!(scan_one(&folder).refused.len(), 4);
     }
 
