@@ -9,6 +9,8 @@ pub mod check;
 pub mod probe;
 pub mod scan;
 pub mod stage;
+#[allow(dead_code, reason = "the reloads that it starts are not written yet")]
+mod watcher;
 
 use std::path::PathBuf;
 use std::sync::Arc;
