@@ -9,5 +9,20 @@ mod host;
 mod instance;
 mod library;
 
+// Taking a library out of memory again, or keeping it with a reason. `interpose` sees what the library does from its first
+// constructor on; the others draw the conclusions.
+#[cfg(wshd_interposes)]
+#[allow(dead_code, reason = "generations do not retire yet")]
+mod image;
+#[cfg(wshd_interposes)]
+#[allow(dead_code, reason = "generations do not retire yet")]
+mod interpose;
+#[cfg(wshd_interposes)]
+#[allow(dead_code, reason = "generations do not retire yet")]
+mod keys;
+#[cfg(wshd_interposes)]
+#[allow(dead_code, reason = "generations do not retire yet")]
+mod owner;
+
 pub(crate) use instance::{Failure, Instance, Verdict};
 pub(crate) use library::{HandlerLibrary, Identity, LoadError};

@@ -95,3 +95,30 @@ fn a_port_that_is_taken_is_named() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text.contains(&port) && text.contains("-p"), "{text}");
 }
+
+/// A library finds these in the program before it finds those of the C library; that is how the server knows of its threads and
+/// keys, without which it would have to keep every library in memory.
+#[test]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn the_program_exports_what_libraries_are_watched_by() {
+    use object::read::elf::{ElfFile64, Sym};
+
+    let bytes = std::fs::read(env!("CARGO_BIN_EXE_wshd")).unwrap();
+    let file = ElfFile64::<object::Endianness>::parse(&*bytes).unwrap();
+    let symbols = file.elf_dynamic_symbol_table();
+    let defined = symbols.iter().filter(|symbol| !symbol.is_undefined(file.endian()));
+    let mut names: Vec<_> =
+        defined.map(|symbol| symbol.name(file.endian(), symbols.strings()).unwrap()).collect();
+    names.sort_unstable();
+    for name in [
+        "pthread_create",
+        "thrd_create",
+        "pthread_key_create",
+        "pthread_key_delete",
+        "tss_create",
+        "tss_delete",
+        "__cxa_thread_atexit_impl",
+    ] {
+        assert!(names.binary_search(&name.as_bytes()).is_ok(), "{name}");
+    }
+}
