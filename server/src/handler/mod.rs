@@ -23,6 +23,28 @@ mod keys;
 #[cfg(wshd_interposes)]
 #[allow(dead_code, reason = "generations do not retire yet")]
 mod owner;
+#[allow(dead_code, reason = "generations do not retire yet")]
+mod retained;
+#[cfg(wshd_interposes)]
+#[allow(dead_code, reason = "generations do not retire yet")]
+mod unmap;
+#[cfg(not(wshd_interposes))]
+#[allow(dead_code, reason = "generations do not retire yet")]
+mod unproven;
+
+#[cfg(all(test, wshd_interposes))]
+mod tests;
 
 pub(crate) use instance::{Failure, Instance, Verdict};
 pub(crate) use library::{HandlerLibrary, Identity, LoadError};
+#[cfg(wshd_interposes)]
+#[allow(unused_imports, reason = "generations do not retire yet")]
+pub(crate) use owner::Owner;
+#[allow(unused_imports, reason = "generations do not retire yet")]
+pub(crate) use retained::Retained;
+#[cfg(wshd_interposes)]
+#[allow(unused_imports, reason = "generations do not retire yet")]
+pub(crate) use unmap::unmap;
+#[cfg(not(wshd_interposes))]
+#[allow(unused_imports, reason = "generations do not retire yet")]
+pub(crate) use unproven::{Owner, unmap};
