@@ -361,8 +361,8 @@ typedef struct wsh_handler_api {
 
     /* Thaws an object that is frozen: the new code did not take the state, or the session came to its end meanwhile (the peer
      * vanished, the server stops), and then on_close follows as ever. Otherwise the session goes on here and is not asked
-     * again for this reload. From here on it can send. NULL allowed. [session] */
-    void (*cancel_export)(void *session_ctx, wsh_session *);
+     * again for this reload. From here on it can send. NULL allowed. An error fails the session, as everywhere. [session] */
+    wsh_status (*cancel_export)(void *session_ctx, wsh_session *);
 
     /* Makes the object of a session that another generation exported, as code_change does in Erlang. `from_version` is the
      * state_version of the library that wrote the state; it may be older than this library's, newer after a rollback, and 0

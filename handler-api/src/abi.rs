@@ -273,7 +273,7 @@ pub struct wsh_handler_api {
             sink_ctx: *mut c_void,
         ) -> wsh_status,
     >,
-    pub cancel_export: Option<unsafe extern "C" fn(session_ctx: *mut c_void, *mut wsh_session)>,
+    pub cancel_export: Option<unsafe extern "C" fn(session_ctx: *mut c_void, *mut wsh_session) -> wsh_status>,
     pub import_state: Option<
         unsafe extern "C" fn(
             library_ctx: *mut c_void,

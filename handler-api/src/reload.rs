@@ -16,7 +16,7 @@ pub struct Reload {
     pub(crate) state_version: u32,
     pub(crate) export_state:
         Option<unsafe extern "C" fn(*mut c_void, *mut wsh_session, wsh_sink, *mut c_void) -> wsh_status>,
-    pub(crate) cancel_export: Option<unsafe extern "C" fn(*mut c_void, *mut wsh_session)>,
+    pub(crate) cancel_export: Option<unsafe extern "C" fn(*mut c_void, *mut wsh_session) -> wsh_status>,
     pub(crate) import_state: Option<
         unsafe extern "C" fn(
             *mut c_void,
@@ -82,18 +82,13 @@ unsafe extern "C" fn export_state<H: Migrate>(
     })
 }
 
-unsafe extern "C" fn cancel_export<H: Migrate>(ctx: *mut c_void, session: *mut wsh_session) {
-    let is_whole = fence(false, || {
+unsafe extern "C" fn cancel_export<H: Migrate>(ctx: *mut c_void, session: *mut wsh_session) -> wsh_status {
+    fence(abi::WSH_E_PANIC, || {
         // SAFETY: as in `export_state`.
         let (handler, socket) = unsafe { (object::<H>(ctx), &WebSocket::new(session)) };
         handler.cancel_export(socket);
-        true
-    });
-    if !is_whole {
-        // This function has no status with which it could say so. It fails only if the session is closing already.
-        // SAFETY: as in `export_state`.
-        let _ = unsafe { WebSocket::new(session) }.close(1011, "");
-    }
+        abi::WSH_OK
+    })
 }
 
 unsafe extern "C" fn import_state<H: Migrate>(

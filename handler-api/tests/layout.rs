@@ -113,7 +113,7 @@ fn the_header_is_clean_c11_and_cpp17() {
         static wsh_status export_state(void *object, wsh_session *session, wsh_sink sink, void *sink_ctx) {
             return session == NULL ? WSH_E_BUSY : sink(sink_ctx, (const uint8_t *)object, 8);
         }
-        static void cancel_export(void *object, wsh_session *session) { (void)object; (void)session; }
+        static wsh_status cancel_export(void *object, wsh_session *session) { (void)object; (void)session; return WSH_OK; }
         static wsh_status import_state(void *library, wsh_session *session, uint32_t from_version, const uint8_t *state,
                                        size_t len, void **object) {
             (void)session; (void)state;

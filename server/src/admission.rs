@@ -3,17 +3,19 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
+use tracing::warn;
 
 /// Counts connections from accept until the socket is closed, through HTTP and WebSocket.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    connections_max: usize,
-    per_peer_max: usize,
+    connections_max: AtomicUsize,
+    per_peer_max: AtomicUsize,
     counts: Mutex<Counts>,
-    /// Rung when a connection leaves a full server.
+    /// Rung when a connection leaves.
     freed: Notify,
 }
 
@@ -38,14 +40,35 @@ pub(crate) struct TooManyFromPeer;
 impl Admission {
     /// `per_peer_max` 0 means that one address may take every place.
     pub(crate) fn new(connections_max: usize, per_peer_max: usize) -> Self {
-        Self { connections_max, per_peer_max, counts: Mutex::default(), freed: Notify::new() }
+        Self {
+            connections_max: connections_max.into(),
+            per_peer_max: per_peer_max.into(),
+            counts: Mutex::default(),
+            freed: Notify::new(),
+        }
+    }
+
+    /// Other bounds hold from now on. Who is connected stays.
+    pub(crate) fn configure(&self, connections_max: usize, per_peer_max: usize) {
+        self.connections_max.store(connections_max, Ordering::Relaxed);
+        self.per_peer_max.store(per_peer_max, Ordering::Relaxed);
+        self.freed.notify_waiters();
+    }
+
+    /// Connections at the moment.
+    pub(crate) fn count(&self) -> usize {
+        self.counts().all
+    }
+
+    pub(crate) fn connections_max(&self) -> usize {
+        self.connections_max.load(Ordering::Relaxed)
     }
 
     /// Waits until there is a place; new peers wait in the kernel's backlog meanwhile.
     pub(crate) async fn wait_for_place(&self) {
         loop {
             let freed = self.freed.notified();
-            if self.counts().all < self.connections_max {
+            if self.count() < self.connections_max() {
                 return;
             }
             freed.await;
@@ -54,13 +77,13 @@ impl Admission {
 
     pub(crate) fn enter(self: &Arc<Self>, peer: SocketAddr) -> Result<Permit, TooManyFromPeer> {
         let mut counts = self.counts();
-        if self.per_peer_max != 0 {
-            let count = counts.of.entry(peer.ip().to_canonical()).or_insert(0);
-            if *count >= self.per_peer_max {
-                return Err(TooManyFromPeer);
-            }
-            *count += 1;
+        let per_peer_max = self.per_peer_max.load(Ordering::Relaxed);
+        // Counted also without a bound, because one may be set while peers are connected.
+        let count = counts.of.entry(peer.ip().to_canonical()).or_insert(0);
+        if per_peer_max != 0 && *count >= per_peer_max {
+            return Err(TooManyFromPeer);
         }
+        *count += 1;
         counts.all += 1;
         drop(counts);
         Ok(Permit { admission: self.clone(), peer, is_held: true })
@@ -76,9 +99,9 @@ impl Admission {
                 count.remove();
             }
         }
-        let was_full = counts.all + 1 == self.connections_max;
+        let has_place = counts.all < self.connections_max();
         drop(counts);
-        if was_full {
+        if has_place {
             self.freed.notify_waiters();
         }
     }
@@ -106,6 +129,32 @@ impl Drop for Permit {
             self.admission.leave(self.peer.ip());
         }
     }
+}
+
+/// Descriptors that are kept for files, logs, reloads and probes when connections are counted against the system's limit.
+const DESCRIPTORS_KEPT: u64 = 256;
+
+/// Connections that the configured limit and the system's limit on open files allow together.
+pub(crate) fn possible(configured: usize) -> usize {
+    // Asks for what the system would give anyway: the soft limit is often far below the hard one.
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let wanted = (configured as u64).saturating_add(DESCRIPTORS_KEPT);
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+        limit.current = Some(raised);
+        if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit) {
+            warn!("cannot raise the limit on open files: {error}");
+        }
+        limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    }
+    let Some(current) = limit.current else { return configured };
+    let possible = usize::try_from(current.saturating_sub(DESCRIPTORS_KEPT).max(16)).unwrap_or(usize::MAX);
+    if possible < configured {
+        warn!(
+            "limits.connections_max is {configured}, but the system allows {current} open files: serving {possible}"
+        );
+    }
+    configured.min(possible)
 }
 
 #[cfg(test)]

@@ -55,6 +55,24 @@ pub struct Cli {
 pub enum Command {
     /// Check config file and handler libraries, say what would be served; status 0 or 1
     Configtest,
+    /// Have the running server read its config again and load every library that changed or was refused
+    Reload {
+        /// Only this handler
+        handler: Option<String>,
+    },
+    /// Have the running server go back to the version of a handler that was active before
+    Rollback {
+        /// Its name or resource path, such as chat
+        handler: String,
+    },
+    /// Say what the running server serves, and which older versions are still in use
+    Status {
+        /// As JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have the running server stop as with SIGTERM
+    Stop,
     /// Load a library and end: the child process in which the server tries out a new library.
     #[command(hide = true)]
     ProbeLibrary {
@@ -70,7 +88,10 @@ Examples:
       libecho_wsh.so answers on ws://localhost:9998/echo
 
   wshd --config /srv/chat/config.toml configtest
-      Check a config file and the libraries it names, without serving";
+      Check a config file and the libraries it names, without serving
+
+  wshd status
+      Ask the server that runs with this config what it serves";
 
 fn level() -> impl TypedValueParser<Value = Level> {
     PossibleValuesParser::new(Level::NAMES).try_map(|name| name.parse::<Level>())
@@ -135,11 +156,11 @@ mod tests {
         parse("wshd handlers").unwrap_err();
     }
 
-    /// The help ends with two examples and does not speak of the probe.
+    /// The help ends with examples and does not speak of the probe.
     #[test]
     fn help_is_for_newcomers() {
         let help = Cli::command().render_long_help().to_string();
-        assert!(help.trim_end().ends_with("without serving"), "{help}");
+        assert!(help.trim_end().ends_with("what it serves"), "{help}");
         assert!(help.contains("wshd -p 9998 -w handlers") && help.contains("configtest"), "{help}");
         assert!(!help.contains("probe-library"), "{help}");
         assert!(help.lines().all(|line| line.chars().count() <= 120), "{help}");

@@ -5,7 +5,8 @@
 //! The modules stand in the order a byte travels. *Front threads* run `listener`, `http` and `router`: they accept, speak HTTP,
 //! and ask the worker that will serve the peer whether its handler wants it. Then the stream is handed over, and from there on
 //! everything happens on one *worker* of the route's generation: `generation`, `session`, the crate `wshd_protocol`, and
-//! through `handler` the code of the library. Beside the path stand what happens at start: `cli`, `config`, `registry`.
+//! through `handler` the code of the library. Beside the path stands what changes while it runs: `cli`, `config`, `control`,
+//! `registry`.
 //!
 //! ```text
 //! listener -> http -> router -> [hand-over] -> generation -> session <=> wshd_protocol
@@ -16,6 +17,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod log;
 pub mod screen;
 pub mod server;
@@ -26,11 +28,14 @@ mod http;
 mod listener;
 mod router;
 mod session;
+mod sync;
 // The room where pointers of the C contract become references and back.
 #[allow(unsafe_code)]
 mod handler;
 
 pub mod registry;
 
+pub use control::StartError;
+pub use handler::exit_at_once;
 pub use listener::BindError;
-pub use server::{Report, Server, StartError};
+pub use server::Server;

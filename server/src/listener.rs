@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 use crate::admission::{Admission, Permit};
 use crate::config::{Config, Host};
+use crate::http::Front;
 
 /// A bound address.
 #[derive(Debug)]
@@ -28,12 +30,20 @@ pub struct BindError {
     pub host: String,
     pub port: u16,
     pub cause: io::Error,
+    /// An address of this server itself that is in the way.
+    pub own: Option<SocketAddr>,
 }
 
 impl std::fmt::Display for BindError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { host, port, cause } = self;
+        let Self { host, port, cause, own } = self;
         write!(f, "cannot listen on {host} port {port}: {cause}")?;
+        if let Some(own) = own {
+            return write!(
+                f,
+                "; this server itself listens on {own}, which overlaps: choose another port as well, or restart it"
+            );
+        }
         match cause.kind() {
             io::ErrorKind::AddrInUse => {
                 write!(f, "; another server has it: stop that one or choose another port with -p")
@@ -54,7 +64,7 @@ pub(crate) fn bind_all(config: &Config) -> Result<Vec<Listener>, BindError> {
     let mut port = config.listen.port;
     let mut listeners: Vec<Listener> = Vec::new();
     for host in &config.listen.hosts {
-        let error = |cause| BindError { host: host.to_string(), port, cause };
+        let error = |cause| BindError { host: host.to_string(), port, cause, own: None };
         for address in addresses(host, port).map_err(error)? {
             match Listener::bind(address, config) {
                 Ok(listener) => {
@@ -65,11 +75,84 @@ pub(crate) fn bind_all(config: &Config) -> Result<Vec<Listener>, BindError> {
                 Err(cause) if is_unspecified_v6(address) && lacks_ipv6(&cause) => {
                     debug!("this machine has no IPv6: {cause}");
                 }
-                Err(cause) => return Err(BindError { host: host.to_string(), port, cause }),
+                Err(cause) => return Err(BindError { host: host.to_string(), port, cause, own: None }),
             }
         }
     }
     Ok(listeners)
+}
+
+/// What becomes of the listeners when the addresses change.
+#[derive(Debug)]
+pub(crate) struct Rebound {
+    pub(crate) new: Vec<Listener>,
+    /// Addresses that were bound before and still are wanted.
+    pub(crate) kept: Vec<SocketAddr>,
+}
+
+/// Binds what is wanted and not bound yet, beside what is bound. Fails as a whole: then nothing has changed.
+pub(crate) fn bind_beside(config: &Config, bound: &[SocketAddr]) -> Result<Rebound, BindError> {
+    let mut rebound = Rebound { new: Vec::new(), kept: Vec::new() };
+    let port = config.listen.port;
+    for host in &config.listen.hosts {
+        let error = |cause, own| BindError { host: host.to_string(), port, cause, own };
+        for address in addresses(host, port).map_err(|cause| error(cause, None))? {
+            if bound.contains(&address) {
+                rebound.kept.push(address);
+                continue;
+            }
+            match Listener::bind(address, config) {
+                Ok(listener) => rebound.new.push(listener),
+                Err(cause) if is_unspecified_v6(address) && lacks_ipv6(&cause) => {}
+                Err(cause) => {
+                    let overlaps = |own: &&SocketAddr| {
+                        own.port() == port
+                            && own.is_ipv4() == address.is_ipv4()
+                            && (own.ip().is_unspecified() || address.ip().is_unspecified())
+                    };
+                    return Err(error(cause, bound.iter().find(overlaps).copied()));
+                }
+            }
+        }
+    }
+    Ok(rebound)
+}
+
+/// The listeners that accept.
+#[derive(Debug, Default)]
+pub(crate) struct Listeners {
+    accepting: Vec<(SocketAddr, JoinHandle<()>)>,
+    closing: Vec<JoinHandle<()>>,
+}
+
+impl Listeners {
+    /// Begins to accept.
+    pub(crate) fn add(&mut self, listener: Listener, admission: &Arc<Admission>, front: &Arc<Front>) {
+        let address = listener.address();
+        let front = front.clone();
+        let serve = move |stream, permit| front.clone().serve(stream, permit);
+        self.accepting.push((address, tokio::spawn(listener.run(admission.clone(), serve))));
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.accepting.iter().map(|(address, _)| *address).collect()
+    }
+
+    /// Closes all listeners but these. What they have accepted goes on.
+    pub(crate) fn keep(&mut self, kept: &[SocketAddr]) {
+        for (_, task) in self.accepting.extract_if(.., |(address, _)| !kept.contains(address)) {
+            task.abort();
+            self.closing.push(task);
+        }
+    }
+
+    /// Waits until what was closed is closed.
+    pub(crate) async fn closed(&mut self) {
+        for task in self.closing.drain(..) {
+            // It was aborted, which is no news.
+            let _ = task.await;
+        }
+    }
 }
 
 /// A name may stand for several addresses; all of them are bound.

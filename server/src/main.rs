@@ -1,11 +1,15 @@
 //! Arguments to config to server to exit code.
 
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::info;
 use wshd::cli::{Cli, Command};
 use wshd::config::Config;
+use wshd::control::{self, Answer, Ending, Request};
 use wshd::{Server, log, registry, screen};
 
 fn main() -> ExitCode {
@@ -14,21 +18,55 @@ fn main() -> ExitCode {
     if let Some(Command::ProbeLibrary { path }) = &cli.command {
         return registry::probe::probe_library(path);
     }
-    let config = match Config::load(&cli) {
+    let config = Config::load(&cli);
+    let request = match &cli.command {
+        Some(Command::Reload { handler }) => Some(Request::Reload(handler.clone())),
+        Some(Command::Rollback { handler }) => Some(Request::Rollback(handler.clone())),
+        Some(Command::Status { .. }) => Some(Request::Status),
+        Some(Command::Stop) => Some(Request::Stop),
+        _ => None,
+    };
+    if let Some(request) = request {
+        let json = matches!(cli.command, Some(Command::Status { json: true }));
+        return tell(&control::socket_of(&config), &request, json);
+    }
+    let config = match config {
         Ok(config) => config,
         Err(error) => return fail(&error),
     };
     log::install(config.log.level);
     match cli.command {
         Some(Command::Configtest) => configtest(&config),
-        _ => serve(config),
+        _ => serve(config, cli),
     }
 }
 
-fn serve(config: Config) -> ExitCode {
+/// Tells the server behind this socket what to do, and shows its answer.
+fn tell(socket: &Path, request: &Request, json: bool) -> ExitCode {
+    match control::ask(socket, request) {
+        Ok(Answer::Status(status)) if json => match serde_json::to_string_pretty(&status) {
+            Ok(text) => {
+                println!("{text}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(&error),
+        },
+        Ok(Answer::Status(status)) => {
+            print!("{status}");
+            ExitCode::SUCCESS
+        }
+        Ok(Answer::Done) => ExitCode::SUCCESS,
+        Ok(Answer::Failed(why)) => fail(&why),
+        Err(error) => fail(&error),
+    }
+}
+
+fn serve(config: Config, cli: Cli) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.listen.front_threads)
         .thread_name("front")
+        // Threads for what blocks, such as loading, are rarely needed.
+        .thread_keep_alive(Duration::from_secs(1))
         .enable_all()
         .build();
     let runtime = match runtime {
@@ -36,24 +74,42 @@ fn serve(config: Config) -> ExitCode {
         Err(error) => return fail(&format_args!("cannot start the front threads: {error}")),
     };
     runtime.block_on(async {
-        let (Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
         else {
             return fail(&"cannot listen for signals");
         };
-        let server = match Server::start(config).await {
+        let reread = Box::new(move || Config::load(&cli));
+        let server = match Server::start(config, reread).await {
             Ok(server) => server,
             Err(error) => return fail(&error),
         };
         print!("{}", screen::started(server.report()));
-        first_of(&mut terminate, &mut interrupt).await;
+        loop {
+            // All branches are cancel safe: a signal that comes meanwhile is kept, and a reload that was asked for is done.
+            tokio::select! {
+                () = first_of(&mut terminate, &mut interrupt) => break,
+                () = server.stop_asked() => break,
+                _ = hangup.recv() => reload(&server).await,
+            }
+        }
         eprintln!("wshd: shutting down; a second signal ends at once");
         // Both branches are cancel safe; what is cut short is the courtesy towards peers.
         tokio::select! {
-            () = server.stop() => ExitCode::SUCCESS,
+            ending = server.stop() => match ending {
+                Ending::InOrder => ExitCode::SUCCESS,
+                Ending::LoaderBlocked => wshd::exit_at_once(0),
+            },
             () = first_of(&mut terminate, &mut interrupt) => ExitCode::from(2),
         }
     })
+}
+
+/// SIGHUP: what went wrong is in the log already.
+async fn reload(server: &Server) {
+    if let Answer::Status(_) = server.ask(Request::Reload(None)).await {
+        info!("reloaded");
+    }
 }
 
 async fn first_of(terminate: &mut Signal, interrupt: &mut Signal) {

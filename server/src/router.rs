@@ -23,11 +23,6 @@ impl Router {
     pub(crate) fn find(&self, path: &str) -> Option<&Arc<Generation>> {
         self.routes.get(path)
     }
-
-    /// In the order of their paths.
-    pub(crate) fn generations(&self) -> impl Iterator<Item = &Arc<Generation>> {
-        self.routes.values()
-    }
 }
 
 /// The resource path of a request target: percent-decoded, and free of what could mean another path.

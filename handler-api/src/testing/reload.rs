@@ -114,10 +114,10 @@ impl<H: Handler> FakeSession<H> {
     pub fn cancel_export(&mut self) {
         assert!(self.is_frozen, "export_state comes before cancel_export");
         self.is_frozen = false;
-        if let Some(cancel_export) = self.table().cancel_export {
+        self.call_once(|table, object, socket| {
             // SAFETY: the object lives; the session is good for the length of the call.
-            unsafe { cancel_export(self.object, Arc::as_ptr(&self.shared).cast_mut().cast()) }
-        }
+            table.cancel_export.map_or(abi::WSH_OK, |cancel_export| unsafe { cancel_export(object, socket) })
+        });
         self.run_asked();
     }
 

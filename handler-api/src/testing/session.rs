@@ -163,7 +163,7 @@ impl<H: Handler> FakeSession<H> {
         self.run_asked();
     }
 
-    fn call_once(
+    pub(super) fn call_once(
         &mut self,
         callback: impl FnOnce(&wsh_handler_api, *mut c_void, *mut wsh_session) -> wsh_status,
     ) {

@@ -457,6 +457,11 @@ impl Connection {
         }
     }
 
+    /// Whether a message is being sent in fragments and its last one was not.
+    pub fn is_sending_fragments(&self) -> bool {
+        self.sending.is_some()
+    }
+
     /// Payload bytes of the message that is arriving; `None` if no header, frame or message is under way. Whoever has a clock
     /// puts a deadline on it. What was thrown away while closing does not count.
     pub fn message_bytes_pending(&self) -> Option<usize> {

@@ -10,8 +10,8 @@ use toml::Spanned;
 
 use super::error::Problem;
 use super::file::{self, Given, Seconds, Strings, Whole};
-use super::value::{Host, Origins, origin};
-use super::{Config, Handlers, Limits, Listen};
+use super::value::{Host, Origins, Reload, origin};
+use super::{Config, HandlerRules, Handlers, Limits, Listen};
 
 /// Puts the values that the file gives in the place of those in `config`, and reports every one that cannot be meant.
 pub(super) fn filled(mut config: Config, file: &file::File) -> Result<Config, Vec<Problem>> {
@@ -31,6 +31,10 @@ impl Config {
             self.upgrade.origins = origins;
         }
         self.limits.take(&file.limits, check);
+        take(&file.control.enabled, &mut self.control.enabled);
+        if let Some(socket) = check.path("control.socket", &file.control.socket) {
+            self.control.socket = Some(socket);
+        }
         check.parsed("log.level", &file.log.level, &mut self.log.level);
     }
 }
@@ -83,6 +87,52 @@ impl Handlers {
         check.parsed("handlers.watch", &file.watch, &mut self.watch);
         // Less than the shortest would only keep a core busy.
         check.seconds("handlers.poll_seconds", &file.poll_seconds, 0.05..=HOUR, &mut self.poll_seconds);
+        macro_rules! seconds {
+            ($($key:ident $range:expr;)*) => {$(
+                check.seconds(concat!("handlers.", stringify!($key)), &file.$key, $range, &mut self.$key);
+            )*};
+        }
+        seconds! {
+            drain_seconds_max 0.0..=DAY;
+            restart_seconds 0.0..=HOUR;
+            unload_seconds_max 0.01..=HOUR;
+            rollback_seconds 0.0..=HOUR;
+        }
+        let panics = &mut self.rollback_panics;
+        check.whole("handlers.rollback_panics", " panics", &file.rollback_panics, 0..=1 << 20, panics);
+        check.whole(
+            "handlers.retained_max",
+            " versions",
+            &file.retained_max,
+            0..=1000,
+            &mut self.retained_max,
+        );
+        for (name, rules) in &file.each {
+            let own = HandlerRules::taken(name, rules, check);
+            self.each.insert(name.clone(), own);
+        }
+    }
+}
+
+impl HandlerRules {
+    fn taken(name: &str, file: &file::HandlerRules, check: &mut Check) -> Self {
+        let mut rules = Self::default();
+        let key = |key: &str| format!("handlers.{name}.{key}");
+        if file.reload.is_some() {
+            let mut reload = Reload::Drain;
+            check.parsed(&key("reload"), &file.reload, &mut reload);
+            rules.reload = Some(reload);
+        }
+        let mut seconds = |name: &str, given: &Given<Seconds>, most: f64| {
+            given.is_some().then(|| {
+                let mut time = Duration::ZERO;
+                check.seconds(&key(name), given, 0.0..=most, &mut time);
+                time
+            })
+        };
+        rules.drain_seconds_max = seconds("drain_seconds_max", &file.drain_seconds_max, DAY);
+        rules.restart_seconds = seconds("restart_seconds", &file.restart_seconds, HOUR);
+        rules
     }
 }
 

@@ -35,6 +35,15 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// The file it is about.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Unreadable { path, .. } | Self::NotText { path, .. } | Self::Wrong { path, .. } => path,
+        }
+    }
+}
+
 /// One thing that is wrong with a config file, with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Complaint {

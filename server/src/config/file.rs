@@ -2,6 +2,7 @@
 //!
 //! Nothing is checked here beyond the type of a value, and no default is filled in; `Config` does both.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -21,6 +22,7 @@ pub(super) struct File {
     pub(super) upgrade: Upgrade,
     pub(super) limits: Limits,
     pub(super) log: Log,
+    pub(super) control: Control,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -47,6 +49,24 @@ pub(super) struct Handlers {
     pub(super) stage_folder: Given<String>,
     pub(super) watch: Given<String>,
     pub(super) poll_seconds: Given<Seconds>,
+    pub(super) drain_seconds_max: Given<Seconds>,
+    pub(super) restart_seconds: Given<Seconds>,
+    pub(super) unload_seconds_max: Given<Seconds>,
+    pub(super) rollback_seconds: Given<Seconds>,
+    pub(super) rollback_panics: Given<Whole>,
+    pub(super) retained_max: Given<Whole>,
+    /// Tables below the section, which are read by themselves: their names are not known.
+    #[serde(skip)]
+    pub(super) each: BTreeMap<String, HandlerRules>,
+}
+
+/// A section `[handlers.NAME]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct HandlerRules {
+    pub(super) reload: Given<String>,
+    pub(super) drain_seconds_max: Given<Seconds>,
+    pub(super) restart_seconds: Given<Seconds>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -92,6 +112,13 @@ pub(super) struct Log {
     pub(super) level: Given<String>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Control {
+    pub(super) enabled: Given<bool>,
+    pub(super) socket: Given<String>,
+}
+
 /// A value, if the file has it, with the bytes of the text it came from.
 pub(super) type Given<T> = Option<Spanned<T>>;
 
@@ -110,12 +137,16 @@ impl File {
                 .collect());
         }
         let mut problems = Vec::new();
+        let each = take_handlers(table.get_mut(), &mut problems);
         take_unknown(table.get_mut(), &mut problems);
         loop {
             // serde stops at the first wrong type. The value is taken out and the rest read again, which ends because
             // the table gets smaller each time.
             let error = match Self::deserialize(toml::de::Deserializer::from(table.clone())) {
-                Ok(file) if problems.is_empty() => return Ok(file),
+                Ok(mut file) if problems.is_empty() => {
+                    file.handlers.each = each;
+                    return Ok(file);
+                }
                 Ok(_) => break,
                 Err(error) => error,
             };
@@ -137,7 +168,7 @@ impl File {
 }
 
 /// Every section with its keys, in the order they are declared above.
-pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 6] {
+pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 7] {
     [
         ("listen", keys::<Listen>()),
         ("handlers", keys::<Handlers>()),
@@ -145,6 +176,7 @@ pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 6] {
         ("upgrade", keys::<Upgrade>()),
         ("limits", keys::<Limits>()),
         ("log", keys::<Log>()),
+        ("control", keys::<Control>()),
     ]
 }
 
@@ -179,6 +211,60 @@ fn take_unknown(table: &mut DeTable<'_>, problems: &mut Vec<Problem>) {
             problem.hint = Some(hint_for_key(section, known, &name));
             problems.push(problem);
         }
+    }
+}
+
+/// Takes the sections `[handlers.NAME]` out of the table and reads each by itself.
+fn take_handlers(table: &mut DeTable<'_>, problems: &mut Vec<Problem>) -> BTreeMap<String, HandlerRules> {
+    let mut each = BTreeMap::new();
+    let Some(DeValue::Table(section)) = table.get_mut("handlers").map(Spanned::get_mut) else { return each };
+    let known = keys::<Handlers>();
+    for (name, _) in names(section) {
+        let is_table = section.get(name.as_str()).is_some_and(|value| value.get_ref().is_table());
+        if !is_table || known.contains(&name.as_str()) {
+            continue;
+        }
+        let Some(own) = section.remove(name.as_str()) else { continue };
+        each.insert(name.clone(), read_handler(&name, own, problems));
+    }
+    each
+}
+
+fn read_handler(name: &str, own: Spanned<DeValue<'_>>, problems: &mut Vec<Problem>) -> HandlerRules {
+    let span = own.span();
+    let DeValue::Table(mut table) = own.into_inner() else { return HandlerRules::default() };
+    let known = keys::<HandlerRules>();
+    for (key, span) in names(&table) {
+        if !known.contains(&key.as_str()) {
+            table.remove(key.as_str());
+            let dotted = format!("handlers.{name}.{key}");
+            let mut problem = Problem::new(&dotted, span, format!("unknown key `{dotted}`"));
+            problem.hint = Some(nearest(&key, known.iter().copied()).map_or_else(
+                || format!("the keys of [handlers.NAME] are: {}", known.join(", ")),
+                |near| format!("did you mean `{near}`?"),
+            ));
+            problems.push(problem);
+        }
+    }
+    loop {
+        let rules = Spanned::new(span.clone(), table.clone());
+        let error = match HandlerRules::deserialize(toml::de::Deserializer::from(rules)) {
+            Ok(rules) => return rules,
+            Err(error) => error,
+        };
+        // As in `File::read`: the value of the wrong type is taken out, and the rest is read again.
+        let span = span_of(&error);
+        let hit =
+            |value: &Spanned<DeValue<'_>>| value.span().start <= span.start && span.end <= value.span().end;
+        let key = table.iter().find(|(_, value)| hit(value)).map(|(key, _)| key.get_ref().to_string());
+        let Some(key) = key else {
+            problems.push(Problem::new("", span, tidy(error.message())));
+            return HandlerRules::default();
+        };
+        table.remove(key.as_str());
+        let dotted = format!("handlers.{name}.{key}");
+        let wrong = format!("wrong type for `{dotted}`: {}", tidy(error.message()));
+        problems.push(Problem::new(&dotted, span, wrong));
     }
 }
 

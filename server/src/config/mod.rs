@@ -9,6 +9,7 @@ mod error;
 mod file;
 mod value;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,9 @@ use std::time::Duration;
 use crate::cli::Cli;
 
 pub use error::{Complaint, ConfigError};
-pub use value::{Host, InvalidHost, InvalidLevel, InvalidWatchMode, Level, Origins, WatchMode};
+pub use value::{
+    Host, InvalidHost, InvalidLevel, InvalidReload, InvalidWatchMode, Level, Origins, Reload, WatchMode,
+};
 
 /// What a server needs to know to start. Immutable: a reload makes another one.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -34,6 +37,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is written to the log.
     pub log: Log,
+    /// How the server is told what to do.
+    pub control: Control,
     /// The file this came from; `None` if there was none and the defaults apply.
     pub source: Option<PathBuf>,
 }
@@ -81,6 +86,41 @@ pub struct Handlers {
     pub watch: WatchMode,
     /// Time between two looks at the handlers folders, in every mode that looks. Default 2 s.
     pub poll_seconds: Duration,
+    /// How long sessions may stay on a version that another one follows; then they are closed with 1012. Zero: as long as they
+    /// like. Default 30 s.
+    pub drain_seconds_max: Duration,
+    /// The time over which the sessions of a handler with the policy restart are closed. Default 5 s.
+    pub restart_seconds: Duration,
+    /// How long each step of taking a library out of memory may take, before it stays there. Default 10 s.
+    pub unload_seconds_max: Duration,
+    /// So long after it was loaded a version that panics again and again gives way to the one before it. Default 10 s.
+    pub rollback_seconds: Duration,
+    /// So many panics are that; 0 is never. Default 3.
+    pub rollback_panics: u32,
+    /// Versions that ended and could not be unmapped; above it nothing is loaded any more. Default 200.
+    pub retained_max: usize,
+    /// Sections `[handlers.NAME]`: what differs for one handler.
+    pub each: BTreeMap<String, HandlerRules>,
+}
+
+/// Section `[handlers.NAME]`: the rules of one handler. What is not given is as for all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HandlerRules {
+    /// What becomes of its sessions on a reload. `None`: what the library says of itself.
+    pub reload: Option<Reload>,
+    /// As in [`Handlers`].
+    pub drain_seconds_max: Option<Duration>,
+    /// As in [`Handlers`].
+    pub restart_seconds: Option<Duration>,
+}
+
+/// Section `[control]`: how a running server is told what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// Whether there is a control socket. Default true.
+    pub enabled: bool,
+    /// Its path. `None`: `wshd.sock` beside the config file, `/run/wshd.sock` where there is none.
+    pub socket: Option<PathBuf>,
 }
 
 /// Section `[files]`: static files.
@@ -179,6 +219,13 @@ impl Default for Handlers {
             stage_folder: None,
             watch: WatchMode::default(),
             poll_seconds: Duration::from_secs(2),
+            drain_seconds_max: Duration::from_secs(30),
+            restart_seconds: Duration::from_secs(5),
+            unload_seconds_max: Duration::from_secs(10),
+            rollback_seconds: Duration::from_secs(10),
+            rollback_panics: 3,
+            retained_max: 200,
+            each: BTreeMap::new(),
         }
     }
 }
@@ -210,7 +257,32 @@ impl Default for Limits {
     }
 }
 
+impl Default for Control {
+    fn default() -> Self {
+        Self { enabled: true, socket: None }
+    }
+}
+
+impl Handlers {
+    /// The policy for one handler where the config has one, and the times that go with it.
+    pub fn rules_of(&self, name: &str) -> (Option<Reload>, Duration, Duration) {
+        let own = self.each.get(name).cloned().unwrap_or_default();
+        (
+            own.reload,
+            own.drain_seconds_max.unwrap_or(self.drain_seconds_max),
+            own.restart_seconds.unwrap_or(self.restart_seconds),
+        )
+    }
+}
+
 impl Config {
+    /// Where the control socket is.
+    pub fn control_socket(&self) -> PathBuf {
+        let beside = |source: &PathBuf| source.with_file_name("wshd.sock");
+        let default = || self.source.as_ref().map_or_else(|| PathBuf::from("/run/wshd.sock"), beside);
+        self.control.socket.clone().unwrap_or_else(default)
+    }
+
     /// Finds the config file and reads it: `--config`, else `$WSHD_CONFIG`, else `config/config.toml`, else
     /// `/etc/wshd/config.toml`, else none, which leaves the built-in defaults.
     ///

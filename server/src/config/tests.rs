@@ -73,7 +73,10 @@ fn unknown_key_names_its_section() {
     assert!(refusal("port = 1\n").ends_with("   `port` belongs to the section [listen]"));
     assert!(refusal("[limit]\n").contains("unknown section or key `limit`"));
     assert!(refusal("[limit]\n").ends_with("   did you mean [limits]?"));
-    assert!(refusal("[x]\n").ends_with("the sections are: listen, handlers, files, upgrade, limits, log"));
+    assert!(
+        refusal("[x]\n")
+            .ends_with("the sections are: listen, handlers, files, upgrade, limits, log, control")
+    );
 }
 
 /// One run reports every unknown key and every wrong type, in the order of the file.

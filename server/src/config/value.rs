@@ -1,4 +1,4 @@
-//! Values with rules of their own: hosts, ways to watch, origins, log levels.
+//! Values with rules of their own: hosts, ways to watch and to reload, origins, log levels.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -109,6 +109,49 @@ impl fmt::Display for InvalidWatchMode {
 }
 
 impl std::error::Error for InvalidWatchMode {}
+
+/// What becomes of the sessions of a version that another one follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// They go on with the new code, if the handler can carry their state over; otherwise as with `Drain`.
+    Migrate,
+    /// They finish on the code they began with, for a time.
+    Drain,
+    /// They are closed with 1012, over a span of time, and may come back at once.
+    Restart,
+}
+
+impl Reload {
+    /// The words that the file takes, in the order of the variants.
+    pub const NAMES: [&'static str; 3] = ["migrate", "drain", "restart"];
+
+    const ALL: [Self; 3] = [Self::Migrate, Self::Drain, Self::Restart];
+
+    /// The word for this policy.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+}
+
+impl FromStr for Reload {
+    type Err = InvalidReload;
+
+    fn from_str(text: &str) -> Result<Self, InvalidReload> {
+        Self::ALL.into_iter().find(|policy| policy.name() == text).ok_or(InvalidReload)
+    }
+}
+
+/// The text is not one of [`Reload::NAMES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidReload;
+
+impl fmt::Display for InvalidReload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "but must be one of {}", Reload::NAMES.join(", "))
+    }
+}
+
+impl std::error::Error for InvalidReload {}
 
 /// How important a log line is, the most important first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

@@ -1,18 +1,20 @@
 //! How other threads reach a worker.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::oneshot;
 
+use super::leave::Leave;
 use super::upgrade::{AcceptedKey, Decision, UpgradeRequest};
-use crate::session::{Outbound, Peer, SessionKey};
+use crate::config::Limits;
+use crate::session::{InTransit, Moving, Peer, Request, Returned, SessionKey};
+use crate::sync::Mutex;
 
 /// Commands for one worker, in their order, and the bell that wakes it.
 ///
-/// Its length is bounded by what posts to it: upgrades by the connections that the server admits, messages by the limits of
-/// each session's handle; wake-ups and overflows stand in it once for each session.
+/// Its length is bounded by what posts to it: upgrades and sessions in transit by the connections that the
+/// server admits, messages by the limits of each session's place; wake-ups and overflows stand in it once for each session.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     queue: Mutex<Queue>,
@@ -31,21 +33,23 @@ pub(crate) enum Command {
     /// A peer asks for a WebSocket.
     Upgrade(Box<UpgradeRequest>, oneshot::Sender<Decision>),
     /// The stream of an accepted upgrade, with what the peer sent right behind its request.
-    Open {
-        accepted: AcceptedKey,
-        stream: OwnedFd,
-        early: Vec<u8>,
-        peer: Peer,
-    },
+    Open { accepted: AcceptedKey, stream: OwnedFd, early: Vec<u8>, peer: Peer },
     /// An accepted upgrade whose peer vanished.
     Abandon(AcceptedKey),
-    Send(SessionKey, Outbound),
-    Close(SessionKey, u16, Box<str>),
-    Wake(SessionKey),
-    /// More was sent to the session than may wait for it.
-    Overflow(SessionKey),
-    /// Close every session with 1001 and answer when the last one is gone, or at this time.
-    Stop(Instant, oneshot::Sender<()>),
+    /// Another thread asks something of a session.
+    Session(SessionKey, Request),
+    /// A session of the generation before, to be gone on with here.
+    Adopt(InTransit),
+    /// A session that was sent away has arrived.
+    Moved(SessionKey),
+    /// A session that was sent away comes back.
+    Returned(SessionKey, Box<Moving>, Returned),
+    /// Other limits hold from now on.
+    Configure(Arc<Limits>),
+    /// Let the sessions go, this way, and say when the last one is gone.
+    Leave(Leave),
+    /// To worker 0: no session is left, and none will come.
+    Quiesce,
     /// End the thread.
     Exit,
 }
@@ -53,10 +57,7 @@ pub(crate) enum Command {
 impl Command {
     /// The session it is about, if it is one that sends.
     pub(super) fn session(&self) -> Option<SessionKey> {
-        match self {
-            Self::Send(key, _) | Self::Close(key, ..) | Self::Wake(key) | Self::Overflow(key) => Some(*key),
-            _ => None,
-        }
+        if let Self::Session(key, _) = self { Some(*key) } else { None }
     }
 }
 
@@ -65,11 +66,12 @@ impl Inbox {
         Self { queue: Mutex::new(Queue { commands: Vec::new(), is_open: true }), bell }
     }
 
-    /// False if the worker has ended and will not see the command.
-    pub(crate) fn post(&self, command: Command) -> bool {
+    /// # Errors
+    /// The worker has ended and will not see the command, which is given back.
+    pub(crate) fn post(&self, command: Command) -> Result<(), Command> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if !queue.is_open {
-            return false;
+            return Err(command);
         }
         let was_empty = queue.commands.is_empty();
         queue.commands.push(command);
@@ -78,11 +80,11 @@ impl Inbox {
             // The counter would have to reach 2^64 before this could fail.
             let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
         }
-        true
+        Ok(())
     }
 
     /// Takes everything that was posted so far. The buffer that is passed in is the next one to be filled.
-    pub(super) fn take(&self, mut empty: Vec<Command>) -> Vec<Command> {
+    pub(crate) fn take(&self, mut empty: Vec<Command>) -> Vec<Command> {
         debug_assert!(empty.is_empty(), "the worker has run what it took before");
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut queue.commands, &mut empty);
@@ -95,7 +97,7 @@ impl Inbox {
         queue.is_open = false;
         let unseen = std::mem::take(&mut queue.commands);
         drop(queue);
-        // Dropped without the lock: a ticket among them posts to this inbox again.
+        // Dropped without the lock: a ticket among them posts to this inbox again, a session in transit to another.
         drop(unseen);
     }
 }

@@ -63,6 +63,11 @@ impl Poller {
         epoll::add(&*self.epoll, socket, data(key), flags)
     }
 
+    /// Ends the watch over a socket that goes to another worker. An event that was fetched before may still come.
+    pub(super) fn remove(&self, socket: impl AsFd) -> Result<()> {
+        epoll::delete(&*self.epoll, socket)
+    }
+
     /// Fetches what is ready into `batch`, without waiting.
     pub(super) fn fetch(&self, batch: &mut Batch) -> Result<()> {
         let Batch(events) = batch;

@@ -3,6 +3,8 @@
 //! It grows by pages and moves nothing: a table that doubles in one piece would copy thousands of sessions while their peers
 //! wait, and leave a hole of the old size behind.
 
+use std::ops::Range;
+
 /// Slots of a page: some 32 KiB of sessions.
 const PAGE: usize = 256;
 
@@ -75,7 +77,7 @@ impl<T> Table<T> {
     }
 
     /// Every slot number so far, taken or not.
-    pub(super) fn slots(&self) -> impl Iterator<Item = u32> + use<T> {
+    pub(super) fn slots(&self) -> Range<u32> {
         0..(self.pages.len() * PAGE) as u32
     }
 

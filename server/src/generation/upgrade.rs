@@ -28,6 +28,8 @@ pub(crate) struct UpgradeRequest {
 pub(crate) enum Decision {
     Accept(Accepted),
     Refuse(Refusal),
+    /// This generation takes nobody any more: the one that took its place is to be asked.
+    AskAgain(Box<UpgradeRequest>),
 }
 
 /// An acceptance. The worker keeps the handler's object until the stream follows.
@@ -52,7 +54,7 @@ impl Refusal {
         Self { status, headers: HeaderMap::new(), body: body.into() }
     }
 
-    pub(super) fn shutting_down() -> Self {
+    pub(crate) fn shutting_down() -> Self {
         Self::unavailable("the server is shutting down\n")
     }
 
@@ -90,14 +92,15 @@ impl Ticket {
     /// Passes the stream on, with what the peer sent right behind its request. False if the worker has ended.
     pub(crate) fn hand_over(mut self, stream: OwnedFd, early: Vec<u8>, peer: Peer) -> bool {
         self.is_used = true;
-        self.inbox.post(Command::Open { accepted: self.accepted, stream, early, peer })
+        self.inbox.post(Command::Open { accepted: self.accepted, stream, early, peer }).is_ok()
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.is_used {
-            self.inbox.post(Command::Abandon(self.accepted));
+            // A worker that has ended has freed what it kept.
+            let _ = self.inbox.post(Command::Abandon(self.accepted));
         }
     }
 }

@@ -5,10 +5,11 @@
 //! are. All sessions share one buffer for reading and one for writing (the *cork*: what the callbacks of a turn send is
 //! written once, at its end).
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use handler_api::abi;
 use http::StatusCode;
@@ -16,15 +17,16 @@ use rustix::event::epoll::EventFlags;
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, error, warn};
-use wshd_protocol::close;
 
 use super::Generation;
 use super::inbox::{Command, Inbox};
+use super::leaving::{Leaving, PACE};
 use super::poller::{Batch, Poller, Ready};
 use super::table::Table;
 use super::upgrade::{AcceptedKey, Decision, Refusal, Ticket, UpgradeCall, UpgradeRequest};
+use crate::config::Limits;
 use crate::handler::{Failure, HandlerLibrary, Instance};
-use crate::session::{Head, Link, Next, Outcome, Peer, Session, SessionKey, Stream};
+use crate::session::{Head, Kept, Link, Next, Peer, Session, SessionKey, Stream};
 
 /// Batches of events before tokio's timers get their turn.
 const BATCHES_PER_WAKE: usize = 8;
@@ -36,7 +38,8 @@ const SMALL_BATCH: usize = 16;
 pub(crate) struct Desk {
     /// What the session whose turn it is has sent; empty between turns.
     pub(crate) cork: Vec<u8>,
-    /// Seconds since the worker began, from 1 on. The only clock of sessions.
+    /// Seconds since the server began, from 1 on: the same for every worker, so that a deadline stays what it is when a
+    /// session moves. The only clock of sessions.
     pub(crate) now: u32,
 }
 
@@ -45,40 +48,37 @@ pub(crate) struct Env {
     pub(crate) library: Arc<HandlerLibrary>,
     pub(crate) generation: Arc<Generation>,
     pub(crate) inbox: Arc<Inbox>,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) protocol_limits: wshd_protocol::Limits,
     pub(crate) keeps_request: bool,
 }
 
-struct Worker {
-    index: usize,
-    poller: Poller,
-    batch: Batch,
-    sessions: Table<Session>,
+pub(super) struct Worker {
+    pub(super) index: usize,
+    pub(super) poller: Poller,
+    pub(super) batch: Batch,
+    pub(super) sessions: Table<Session>,
     /// Handler objects whose stream has not followed yet.
-    accepted: Table<Waiting>,
+    pub(super) accepted: Table<Waiting>,
     buffer: Box<[u8]>,
-    desk: Desk,
-    env: Env,
-    load: Arc<AtomicUsize>,
-    began: Instant,
+    pub(super) desk: Desk,
+    pub(super) env: Env,
+    pub(super) load: Arc<AtomicUsize>,
+    /// Objects of sessions that another generation was asked to take over.
+    pub(super) in_transit: HashMap<SessionKey, Kept>,
     /// The last serial number that was given to a session or an accepted upgrade.
     serial: u32,
     /// Sessions that left input behind.
     again: Vec<SessionKey>,
     commands: Vec<Command>,
-    stopping: Option<Stopping>,
+    pub(super) leaving: Option<Leaving>,
     exits: bool,
 }
 
-struct Waiting {
-    instance: Instance,
+pub(super) struct Waiting {
+    pub(super) instance: Instance,
     head: Head,
     serial: u32,
-}
-
-struct Stopping {
-    deadline: Instant,
-    done: Option<oneshot::Sender<()>>,
 }
 
 /// Runs worker `index` until it is told to exit.
@@ -116,10 +116,7 @@ impl Worker {
         inbox: Arc<Inbox>,
     ) -> std::io::Result<Self> {
         let limits = generation.limits();
-        let protocol_limits = wshd_protocol::Limits {
-            message_bytes_max: limits.message_bytes_max,
-            empty_fragments_max: limits.empty_fragments_max,
-        };
+        let protocol_limits = protocol_limits(&limits);
         let buffer = vec![0; limits.read_buffer_bytes].into_boxed_slice();
         let keeps_request = generation.info.flags & abi::WSH_LIBRARY_FORGETS_REQUEST == 0;
         let load = generation.workers[index].load.clone();
@@ -130,30 +127,33 @@ impl Worker {
             sessions: Table::new(),
             accepted: Table::new(),
             buffer,
-            desk: Desk { cork: Vec::new(), now: 1 },
-            env: Env { library, generation, inbox, protocol_limits, keeps_request },
+            desk: Desk { cork: Vec::new(), now: generation.surroundings.clock.now() },
+            env: Env { library, generation, inbox, limits, protocol_limits, keeps_request },
             load,
-            began: Instant::now(),
+            in_transit: HashMap::new(),
             serial: 0,
             again: Vec::new(),
             commands: Vec::new(),
-            stopping: None,
+            leaving: None,
             exits: false,
         })
     }
 
     async fn run(&mut self) -> std::io::Result<()> {
         let epoll = self.poller.register()?;
-        let mut second = tokio::time::interval(Duration::from_secs(1));
-        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut second = interval(Duration::from_secs(1));
+        let mut pace = interval(PACE);
         while !self.exits {
-            let needs_clock = !self.sessions.is_empty() || self.stopping.is_some();
-            // Both branches are cancel safe: readiness stays set, and a missed tick comes at once.
+            let needs_clock = !self.sessions.is_empty() || self.leaving.is_some();
+            // All branches are cancel safe: readiness stays set, and a missed tick comes at once.
             let ready = tokio::select! {
                 ready = epoll.readable() => Some(ready?),
                 _ = second.tick(), if needs_clock => None,
+                _ = pace.tick(), if self.is_paced() => None,
+                () = tokio::task::yield_now(), if self.is_sweeping() => None,
             };
             self.advance_clock();
+            self.sweep();
             let Some(mut ready) = ready else { continue };
             if self.turn()? {
                 // Clears what tokio had seen when the turn began; what became ready since then is a new event.
@@ -192,25 +192,28 @@ impl Worker {
         self.after(key, next);
     }
 
-    fn after(&mut self, key: SessionKey, next: Next) {
+    pub(super) fn after(&mut self, key: SessionKey, next: Next) {
         debug_assert!(self.desk.cork.is_empty(), "a turn ends with everything written or queued");
         match next {
             Next::Wait => {}
             Next::Again => self.again.push(key),
-            Next::Remove => self.remove(key),
+            Next::Remove => return self.remove(key),
+        }
+        if self.leaving.is_some() {
+            self.leave_later(key);
         }
     }
 
-    fn remove(&mut self, key: SessionKey) {
+    pub(super) fn remove(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.remove(key.slot) else { return };
-        self.env.generation.admission.leave(session.link.peer.address().ip());
+        self.env.generation.admission().leave(session.link.peer.address().ip());
         self.load.fetch_sub(1, Ordering::Relaxed);
         self.report_if_empty();
     }
 
     // ---- commands ------------------------------------------------------------------------------------------------------
 
-    fn run_commands(&mut self) {
+    pub(super) fn run_commands(&mut self) {
         let mut commands = self.env.inbox.take(std::mem::take(&mut self.commands));
         // Commands for one session follow each other often; what they send is written once.
         let mut corked: Option<SessionKey> = None;
@@ -235,7 +238,7 @@ impl Worker {
     fn run_command(&mut self, command: Command) {
         let Self { sessions, desk, env, .. } = self;
         match command {
-            Command::Upgrade(request, reply) => self.decide(*request, reply),
+            Command::Upgrade(request, reply) => self.decide(request, reply),
             Command::Open { accepted, stream, early, peer } => self.open(accepted, stream, early, peer),
             Command::Abandon(accepted) => {
                 if let Some(waiting) = self.take_accepted(accepted) {
@@ -244,27 +247,17 @@ impl Worker {
                     self.report_if_empty();
                 }
             }
-            Command::Send(key, message) => {
+            Command::Session(key, request) => {
                 if let Some(session) = session_of(sessions, key) {
-                    session.send(&message, desk, env);
+                    session.on_request(request, desk, env);
                 }
             }
-            Command::Close(key, code, reason) => {
-                if let Some(session) = session_of(sessions, key) {
-                    session.close(code, &reason, desk, env);
-                }
-            }
-            Command::Wake(key) => {
-                if let Some(session) = session_of(sessions, key) {
-                    session.wake(desk, env);
-                }
-            }
-            Command::Overflow(key) => {
-                if let Some(session) = session_of(sessions, key) {
-                    session.overflow(desk, env);
-                }
-            }
-            Command::Stop(deadline, done) => self.stop(deadline, done),
+            Command::Adopt(session) => self.adopt(session),
+            Command::Moved(key) => self.forget(key),
+            Command::Returned(key, moving, why) => self.take_back(key, *moving, why),
+            Command::Configure(limits) => self.configure(limits),
+            Command::Leave(leave) => self.begin_to_leave(leave),
+            Command::Quiesce => self.env.library.quiesce(),
             Command::Exit => self.exit(),
         }
     }
@@ -276,8 +269,13 @@ impl Worker {
     }
 
     /// Asks the library whether it takes this peer, and keeps its object if it does.
-    fn decide(&mut self, request: UpgradeRequest, reply: oneshot::Sender<Decision>) {
-        let mut call = UpgradeCall::new(request);
+    fn decide(&mut self, request: Box<UpgradeRequest>, reply: oneshot::Sender<Decision>) {
+        if self.leaving.is_some() {
+            self.load.fetch_sub(1, Ordering::Relaxed);
+            let _ = reply.send(Decision::AskAgain(request));
+            return;
+        }
+        let mut call = UpgradeCall::new(*request);
         let decision = match self.env.library.on_upgrade(&mut call) {
             Ok(instance) => {
                 let serial = self.next_serial();
@@ -288,6 +286,9 @@ impl Worker {
             }
             Err(Failure::Status(abi::WSH_E_REJECTED)) => Decision::Refuse(call.refused()),
             Err(failure) => {
+                if failure == Failure::Panic {
+                    self.env.generation.on_panic();
+                }
                 let handler = self.env.generation.name();
                 warn!(handler, "on_upgrade {failure}");
                 Decision::Refuse(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the handler failed\n"))
@@ -308,19 +309,17 @@ impl Worker {
             warn!("cannot watch a socket: {cause}");
             self.env.library.free(instance);
             self.load.fetch_sub(1, Ordering::Relaxed);
-            self.env.generation.admission.leave(peer.address().ip());
+            self.env.generation.admission().leave(peer.address().ip());
+            self.report_if_empty();
             return;
         }
         let link = Link::new(Stream::Plain(stream), head, key, peer);
         self.sessions.insert(Session::new(link, instance, self.desk.now));
         let Some(session) = session_of(&mut self.sessions, key) else { return };
         debug!(target: "access", peer = %peer.address(), "{} opened", self.env.generation.path());
-        let mut next = session.open(&mut early, &mut self.desk, &self.env);
-        if self.stopping.is_some() && next != Next::Remove {
-            session.close(close::GOING_AWAY, SHUTTING_DOWN, &mut self.desk, &self.env);
-            next = session.finish_commands(&mut self.desk, &self.env);
-        }
+        let next = session.open(&mut early, &mut self.desk, &self.env);
         self.after(key, next);
+        self.close_if_late(key);
     }
 
     fn take_accepted(&mut self, accepted: AcceptedKey) -> Option<Waiting> {
@@ -328,7 +327,7 @@ impl Worker {
         if waiting.serial == accepted.serial { self.accepted.remove(accepted.slot) } else { None }
     }
 
-    fn next_serial(&mut self) -> u32 {
+    pub(super) fn next_serial(&mut self) -> u32 {
         // Serial numbers begin at 1; 0 belongs to the bell.
         self.serial = self.serial.wrapping_add(1).max(1);
         self.serial
@@ -337,7 +336,7 @@ impl Worker {
     // ---- time ----------------------------------------------------------------------------------------------------------
 
     fn advance_clock(&mut self) {
-        let now = self.began.elapsed().as_secs() as u32 + 1;
+        let now = self.env.generation.surroundings.clock.now();
         if now == self.desk.now {
             return;
         }
@@ -348,52 +347,14 @@ impl Worker {
             let next = session.on_tick(&mut self.desk, &self.env);
             self.after(key, next);
         }
-        let is_late = self.stopping.as_ref().is_some_and(|stopping| Instant::now() >= stopping.deadline);
-        if is_late {
-            self.drop_all_sessions();
-        }
     }
 
-    // ---- the end -------------------------------------------------------------------------------------------------------
-
-    fn stop(&mut self, deadline: Instant, done: oneshot::Sender<()>) {
-        if self.index == 0 {
-            self.env.library.quiesce();
+    fn configure(&mut self, limits: Arc<Limits>) {
+        if limits.read_buffer_bytes != self.buffer.len() {
+            self.buffer = vec![0; limits.read_buffer_bytes].into_boxed_slice();
         }
-        self.stopping = Some(Stopping { deadline, done: Some(done) });
-        for key in self.keys() {
-            let Some(session) = session_of(&mut self.sessions, key) else { continue };
-            session.close(close::GOING_AWAY, SHUTTING_DOWN, &mut self.desk, &self.env);
-            let next = session.finish_commands(&mut self.desk, &self.env);
-            self.after(key, next);
-        }
-        self.report_if_empty();
-    }
-
-    /// Tells whoever stops this generation that no session is left on this worker.
-    fn report_if_empty(&mut self) {
-        if let Some(stopping) = &mut self.stopping
-            && self.sessions.is_empty()
-            && self.accepted.is_empty()
-            && let Some(done) = stopping.done.take()
-        {
-            let _ = done.send(());
-        }
-    }
-
-    fn drop_all_sessions(&mut self) {
-        for key in self.keys() {
-            let Some(session) = session_of(&mut self.sessions, key) else { continue };
-            let outcome = Outcome::Lost("the server stopped before the peer answered Close".into());
-            session.drop_connection(outcome, &mut self.desk, &self.env);
-            self.after(key, Next::Remove);
-        }
-        for slot in self.accepted.slots() {
-            if let Some(waiting) = self.accepted.remove(slot) {
-                self.env.library.free(waiting.instance);
-            }
-        }
-        self.report_if_empty();
+        self.env.protocol_limits = protocol_limits(&limits);
+        self.env.limits = limits;
     }
 
     fn exit(&mut self) {
@@ -403,15 +364,21 @@ impl Worker {
         }
         self.exits = true;
     }
+}
 
-    fn keys(&mut self) -> Vec<SessionKey> {
-        let slots = self.sessions.slots();
-        slots.filter_map(|slot| Some(self.sessions.get_mut(slot)?.key())).collect()
+fn protocol_limits(limits: &Limits) -> wshd_protocol::Limits {
+    wshd_protocol::Limits {
+        message_bytes_max: limits.message_bytes_max,
+        empty_fragments_max: limits.empty_fragments_max,
     }
 }
 
-const SHUTTING_DOWN: &str = "server is shutting down";
+fn interval(time: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval(time);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
 
-fn session_of(sessions: &mut Table<Session>, key: SessionKey) -> Option<&mut Session> {
+pub(super) fn session_of(sessions: &mut Table<Session>, key: SessionKey) -> Option<&mut Session> {
     sessions.get_mut(key.slot).filter(|session| session.key() == key)
 }

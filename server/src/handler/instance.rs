@@ -147,6 +147,62 @@ impl HandlerLibrary {
         }
     }
 
+    // ---- moving to another generation ----------------------------------------------------------------------------------
+
+    /// Has the library write down the state of a session and freeze its object.
+    pub(crate) fn export_state(&self, instance: &Instance, call: &mut Call<'_>) -> Result<Vec<u8>, Failure> {
+        let Some(export_state) = self.table.export_state else {
+            return Err(Failure::Status(abi::WSH_E_UNSUPPORTED));
+        };
+        let mut sink = Sink { state: Vec::new(), has_refused: false };
+        let context: *mut Sink = &raw mut sink;
+        // SAFETY: as in `on_message`; `take_state` knows the context as the sink that it is, which nobody else touches until
+        // the call has returned.
+        let status = unsafe { export_state(instance.0, session_pointer(call), take_state, context.cast()) };
+        match Verdict::of(status) {
+            Verdict::Continue | Verdict::Done if !sink.has_refused => Ok(sink.state),
+            // It did not look at what the sink answered, and believes that it is frozen.
+            Verdict::Continue | Verdict::Done => match self.cancel_export(instance, call) {
+                Verdict::Fail(Failure::Panic) => Err(Failure::Panic),
+                _ => Err(Failure::Status(abi::WSH_E_TOO_BIG)),
+            },
+            Verdict::Fail(failure) => Err(failure),
+        }
+    }
+
+    /// The object was frozen for nothing.
+    pub(crate) fn cancel_export(&self, instance: &Instance, call: &mut Call<'_>) -> Verdict {
+        self.notify(self.table.cancel_export, instance, call)
+    }
+
+    /// Makes an object from the state that another generation wrote.
+    pub(crate) fn import_state(
+        &self,
+        call: &mut Call<'_>,
+        from_version: u32,
+        state: &[u8],
+    ) -> Result<Instance, Failure> {
+        let Some(import_state) = self.table.import_state else {
+            return Err(Failure::Status(abi::WSH_E_UNSUPPORTED));
+        };
+        let mut object = std::ptr::null_mut();
+        // SAFETY: as in `on_upgrade`; the state is readable for the length of the call.
+        let status = unsafe {
+            import_state(
+                self.table.library_ctx,
+                session_pointer(call),
+                from_version,
+                state.as_ptr(),
+                state.len(),
+                &raw mut object,
+            )
+        };
+        match Verdict::of(status) {
+            Verdict::Continue | Verdict::Done => Ok(Instance(object)),
+            Verdict::Fail(failure) => Err(failure),
+        }
+    }
+
     fn notify(
         &self,
         callback: Option<unsafe extern "C" fn(*mut c_void, *mut abi::wsh_session) -> i32>,
@@ -157,6 +213,29 @@ impl HandlerLibrary {
         // SAFETY: as in `on_message`.
         Verdict::of(unsafe { callback(instance.0, session_pointer(call)) })
     }
+}
+
+/// The largest state of one session.
+const STATE_BYTES_MAX: usize = 16 << 20;
+
+/// Where `export_state` writes the state of a session.
+struct Sink {
+    state: Vec<u8>,
+    has_refused: bool,
+}
+
+unsafe extern "C" fn take_state(sink: *mut c_void, data: *const u8, len: usize) -> i32 {
+    // SAFETY: `export_state` passed this function together with its sink, and only during that call it is called.
+    let sink = unsafe { &mut *sink.cast::<Sink>() };
+    if sink.state.len().saturating_add(len) > STATE_BYTES_MAX {
+        sink.has_refused = true;
+        return abi::WSH_E_TOO_BIG;
+    }
+    if len > 0 {
+        // SAFETY: the library passes a readable slice (wsh.h).
+        sink.state.extend_from_slice(unsafe { std::slice::from_raw_parts(data, len) });
+    }
+    abi::WSH_OK
 }
 
 /// What a library sees of a session during one callback. The host functions turn it back into the `Call` that it is; nobody

@@ -3,23 +3,28 @@
 use std::ffi::c_void;
 use std::fmt;
 use std::mem::ManuallyDrop;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use handler_api::abi;
 
 use super::host;
+use super::{Owner, Retained, unmap};
 
 /// A library that was loaded, initialised and found healthy.
 ///
 /// Whoever holds one may call its functions, on the threads of its generation only: that is what makes the calls sound, and
 /// the generation's workers are the only ones that own this value.
 pub(crate) struct HandlerLibrary {
+    /// Without a function until [`enter`](HandlerLibrary::enter) has succeeded.
     pub(super) table: abi::wsh_handler_api,
-    identity: Box<Identity>,
-    // Never closed here. Unmapping is sound only after every thread that ran its code is gone, and that is decided by
-    // the retirement of a generation, not by a drop.
-    _mapped: ManuallyDrop<libloading::Library>,
+    /// The library may log as long as it is mapped, also from its destructors, so this is freed after it is unmapped, or never.
+    identity: ManuallyDrop<Box<Identity>>,
+    // Never closed by a drop. Unmapping is sound only after every thread that ran its code is gone, and that is decided by the
+    // retirement of a generation.
+    mapped: ManuallyDrop<libloading::Library>,
+    path: PathBuf,
 }
 
 /// Who a library is: what `wsh_library *` points at.
@@ -56,7 +61,7 @@ pub(crate) enum LoadError {
     /// `health` returned an error.
     Unhealthy { status: i32, said: Option<String> },
     /// It did not return in time from a constructor, its entry or its health check. Its thread is lost.
-    TimedOut(std::time::Duration),
+    TimedOut(Duration),
     /// The thread for it could not be started or ended early.
     Thread(String),
 }
@@ -94,11 +99,11 @@ impl fmt::Display for LoadError {
 impl std::error::Error for LoadError {}
 
 impl HandlerLibrary {
-    /// Maps the library, runs its constructors, its entry and its health check. Call it on the control thread of the
-    /// generation; it may block for as long as the library pleases.
+    /// Maps the library and runs its constructors. Call it on the control thread of the generation, which `owner` has claimed;
+    /// it may block for as long as the library pleases.
     ///
     /// The file must be a private copy that nobody writes to any more.
-    pub(crate) fn open(path: &Path, identity: Identity) -> Result<Self, LoadError> {
+    pub(crate) fn map(path: &Path, identity: Identity, owner: &Arc<Owner>) -> Result<Self, LoadError> {
         // RTLD_NOW: a missing function is an error now and not a crash at its first call.
         // RTLD_LOCAL: handlers do not see each other's symbols.
         let flags = libloading::os::unix::RTLD_NOW | libloading::os::unix::RTLD_LOCAL;
@@ -107,28 +112,56 @@ impl HandlerLibrary {
         let mapped: libloading::Library = unsafe { libloading::os::unix::Library::open(Some(path), flags) }
             .map_err(|error| LoadError::Open(loader_text(&error)))?
             .into();
-        // From here on the library stays mapped, also when it is refused: its constructors have run, and nobody knows
-        // whether they left threads or thread-local destructors behind.
-        let mapped = ManuallyDrop::new(mapped);
+        // SAFETY: the symbol is only looked at, not called or read.
+        if let Ok(entry) = unsafe { mapped.get::<*const c_void>(abi::ENTRY_SYMBOL.as_bytes()) } {
+            owner.mapped(*entry);
+        }
+        Ok(Self {
+            // SAFETY: all-zero is a valid table: no context and no function.
+            table: unsafe { std::mem::zeroed() },
+            identity: ManuallyDrop::new(Box::new(identity)),
+            mapped: ManuallyDrop::new(mapped),
+            path: path.to_owned(),
+        })
+    }
 
+    /// Calls its entry and its health check, on the thread that mapped it. Nothing else of it may be called before, nor after
+    /// this has failed.
+    pub(crate) fn enter(&mut self) -> Result<(), LoadError> {
         // SAFETY: the type is the one that wsh.h gives this symbol; the check of the file saw that it is a function.
-        let entry: abi::wsh_handler_entry_v1 = unsafe { mapped.get(abi::ENTRY_SYMBOL.as_bytes()) }
+        let entry: abi::wsh_handler_entry_v1 = unsafe { self.mapped.get(abi::ENTRY_SYMBOL.as_bytes()) }
             .map(|symbol| *symbol)
             .map_err(|error| LoadError::NoEntry(loader_text(&error)))?;
-
-        let identity = Box::new(identity);
-        let library: *const Identity = &raw const *identity;
+        let library: *const Identity = &raw const **self.identity;
         let mut table: *const abi::wsh_handler_api = std::ptr::null();
         // SAFETY: `host::TABLE` is a static, the identity lives in a box that is kept as long as the mapping, and `table` is
         // writable for the length of the call.
         let status = unsafe { entry(&raw const host::TABLE, library.cast_mut().cast(), &raw mut table) };
         if status < abi::WSH_OK {
-            return Err(LoadError::Entry { status, said: identity.take_last_error() });
+            return Err(LoadError::Entry { status, said: self.identity.take_last_error() });
         }
-        let table = read_table(table)?;
-        let library = Self { table, identity, _mapped: mapped };
-        library.check_health()?;
-        Ok(library)
+        self.table = read_table(table)?;
+        self.check_health()
+    }
+
+    /// Takes the library out of memory, after every thread of its generation was joined.
+    ///
+    /// # Errors
+    /// In any doubt it stays mapped for ever.
+    pub(crate) fn unmap(mut self, owner: &Arc<Owner>, limit: Duration) -> Result<(), Retained> {
+        // SAFETY: taken once: the value is consumed, and has no Drop that would take it again.
+        let mapped = unsafe { ManuallyDrop::take(&mut self.mapped) };
+        unmap(mapped, owner, &self.path, limit)?;
+        // SAFETY: as above; the library is gone, and with it whoever knew the identity's address.
+        drop(unsafe { ManuallyDrop::take(&mut self.identity) });
+        Ok(())
+    }
+
+    /// Keeps the library mapped for ever.
+    pub(crate) fn retain(self, why: Retained) -> Retained {
+        // Neither mapping nor identity is ever dropped by itself.
+        drop(self);
+        why
     }
 
     fn check_health(&self) -> Result<(), LoadError> {
@@ -233,6 +266,7 @@ pub(super) fn status_name(status: i32) -> String {
         abi::WSH_E_STATE => "WSH_E_STATE",
         abi::WSH_E_NOT_FOUND => "WSH_E_NOT_FOUND",
         abi::WSH_E_REJECTED => "WSH_E_REJECTED",
+        abi::WSH_E_BUSY => "WSH_E_BUSY",
         abi::WSH_E_INTERNAL => "WSH_E_INTERNAL",
         _ => return format!("the unknown status {status}"),
     };

@@ -12,39 +12,36 @@ mod library;
 // Taking a library out of memory again, or keeping it with a reason. `interpose` sees what the library does from its first
 // constructor on; the others draw the conclusions.
 #[cfg(wshd_interposes)]
-#[allow(dead_code, reason = "generations do not retire yet")]
 mod image;
 #[cfg(wshd_interposes)]
-#[allow(dead_code, reason = "generations do not retire yet")]
 mod interpose;
 #[cfg(wshd_interposes)]
-#[allow(dead_code, reason = "generations do not retire yet")]
 mod keys;
 #[cfg(wshd_interposes)]
-#[allow(dead_code, reason = "generations do not retire yet")]
 mod owner;
-#[allow(dead_code, reason = "generations do not retire yet")]
 mod retained;
 #[cfg(wshd_interposes)]
-#[allow(dead_code, reason = "generations do not retire yet")]
 mod unmap;
 #[cfg(not(wshd_interposes))]
-#[allow(dead_code, reason = "generations do not retire yet")]
 mod unproven;
 
 #[cfg(all(test, wshd_interposes))]
 mod tests;
 
+/// Ends the process without asking the loader, which waits for a library that does not come back.
+pub fn exit_at_once(status: i32) -> ! {
+    // SAFETY: it takes no pointer and does not return; what buffers hold is lost.
+    unsafe { libc::_exit(status) }
+}
+
 pub(crate) use instance::{Failure, Instance, Verdict};
 pub(crate) use library::{HandlerLibrary, Identity, LoadError};
 #[cfg(wshd_interposes)]
-#[allow(unused_imports, reason = "generations do not retire yet")]
 pub(crate) use owner::Owner;
-#[allow(unused_imports, reason = "generations do not retire yet")]
 pub(crate) use retained::Retained;
 #[cfg(wshd_interposes)]
-#[allow(unused_imports, reason = "generations do not retire yet")]
-pub(crate) use unmap::unmap;
+use unmap::unmap;
 #[cfg(not(wshd_interposes))]
-#[allow(unused_imports, reason = "generations do not retire yet")]
-pub(crate) use unproven::{Owner, unmap};
+pub(crate) use unproven::Owner;
+#[cfg(not(wshd_interposes))]
+use unproven::unmap;

@@ -31,7 +31,12 @@ pub(crate) enum Retained {
     /// The functions of this program are not the ones that libraries find.
     NotWatched,
     /// Unloading was never tried on this platform.
+    #[cfg_attr(wshd_interposes, allow(dead_code, reason = "it is said where nothing is interposed"))]
     Platform,
+    /// This worker did not end in time.
+    WorkerHangs(usize),
+    /// Somebody in this server has it still, which is a mistake of ours.
+    InUse,
 }
 
 impl Retained {
@@ -79,6 +84,11 @@ impl fmt::Display for Retained {
                 "this program does not export pthread_create and the like, so that threads of libraries are not seen",
             ),
             Self::Platform => f.write_str("unloading is not proven on this platform"),
+            Self::WorkerHangs(index) => write!(
+                f,
+                "worker {index} does not end: its shutdown (on_unload in Rust) or a destructor of a thread-local value does not return"
+            ),
+            Self::InUse => f.write_str("the server did not let go of it, which is a mistake of the server"),
         }
     }
 }

@@ -11,6 +11,7 @@ use std::convert::Infallible;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -30,18 +31,51 @@ use crate::router::Router;
 
 type Body = BoxBody<Bytes, io::Error>;
 
-/// What every connection of the server needs to answer a request.
+/// What every connection of the server needs to answer a request. Routes and rules are replaced while it serves: a request
+/// that has begun is answered by those it began with.
 #[derive(Debug)]
 pub(crate) struct Front {
+    served: ArcSwap<Served>,
+}
+
+/// What is served at the moment, and by which rules.
+#[derive(Debug, Clone)]
+pub(crate) struct Served {
     config: Arc<Config>,
     router: Arc<Router>,
     files: Option<Files>,
 }
 
 impl Front {
-    pub(crate) fn new(config: Arc<Config>, router: Arc<Router>) -> io::Result<Self> {
+    /// Without a route so far.
+    pub(crate) fn new(config: Arc<Config>) -> io::Result<Self> {
         let files = config.files.root.as_deref().map(Files::open).transpose()?;
-        Ok(Self { config, router, files })
+        let served = Served { config, router: Arc::default(), files };
+        Ok(Self { served: ArcSwap::from_pointee(served) })
+    }
+
+    /// New requests are routed by this table.
+    pub(crate) fn route(&self, router: Router) {
+        let router = Arc::new(router);
+        self.served.rcu(|served| Served { router: router.clone(), ..Served::clone(served) });
+    }
+
+    /// What would be served by this config.
+    ///
+    /// # Errors
+    /// The document root cannot be opened.
+    pub(crate) fn prepare(&self, config: &Arc<Config>) -> io::Result<Served> {
+        let files = config.files.root.as_deref().map(Files::open).transpose()?;
+        Ok(Served { config: config.clone(), files, ..Served::clone(&self.served.load()) })
+    }
+
+    /// New requests are answered by these rules.
+    pub(crate) fn serve_by(&self, served: Served) {
+        self.served.store(Arc::new(served));
+    }
+
+    fn served(&self) -> Arc<Served> {
+        self.served.load_full()
     }
 
     /// Serves one connection to its end, or until its stream belongs to a worker.
@@ -54,7 +88,8 @@ impl Front {
             let answer = self.answer(request, peer, &pending).await;
             Ok::<_, Infallible>(answer)
         });
-        let limits = &self.config.limits;
+        let served = self.served();
+        let limits = &served.config.limits;
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.handshake_seconds_max)
@@ -88,9 +123,10 @@ impl Front {
                 Err(refusal) => refusal,
             };
         }
+        let served = self.served();
         let path = crate::router::resource_path(request.uri().path());
-        let handler = path.as_deref().and_then(|path| self.router.find(path));
-        let response = match &self.files {
+        let handler = path.as_deref().and_then(|path| served.router.find(path));
+        let response = match &served.files {
             Some(files) => files.answer(request).await,
             None => text(StatusCode::NOT_FOUND, "there is nothing at this path\n"),
         };

@@ -15,7 +15,7 @@ use wshd_protocol::handshake::Offer;
 
 use super::{Body, Front, origin, refusal};
 use crate::admission::Permit;
-use crate::generation::{Decision, Ticket, UpgradeRequest};
+use crate::generation::{Decision, Refusal, Ticket, UpgradeRequest};
 use crate::router::resource_path;
 
 /// An upgrade that was answered with 101 and whose stream is not free yet.
@@ -56,43 +56,63 @@ pub(super) async fn answer(
         debug!(target: "access", %peer, "refused {status}: {}", body.trim_end());
         refusal(status, more, body)
     };
-    let path = resource_path(request.uri().path());
-    let generation = path.as_deref().and_then(|path| front.router.find(path));
-    let Some(generation) = generation else {
-        let path = request.uri().path();
-        return Err(refuse(StatusCode::NOT_FOUND, HeaderMap::new(), format!("no handler serves {path}\n")));
-    };
-    let offer = Offer::parse(request.method(), request.version(), request.headers())
-        .map_err(|rejection| refuse(rejection.status(), rejection.headers(), format!("{rejection}\n")))?;
-    origin::check(&front.config.upgrade.origins, request.headers())
-        .map_err(|why| refuse(StatusCode::FORBIDDEN, HeaderMap::new(), format!("{why}\n")))?;
-
-    let asked = UpgradeRequest {
-        path: generation.path().to_owned(),
-        query: request.uri().query().unwrap_or_default().to_owned(),
-        headers: request.headers().clone(),
-        protocols: offer.protocols().map(str::to_owned).collect(),
-        peer: peer.into(),
-    };
-    let patience = front.config.limits.handshake_seconds_max;
-    let decision = tokio::time::timeout(patience, generation.upgrade(asked)).await.map_err(|_| {
-        let body = format!("the handler did not decide within {} s\n", patience.as_secs());
-        refuse(StatusCode::SERVICE_UNAVAILABLE, HeaderMap::new(), body)
-    })?;
-    let accepted = match decision {
-        Decision::Accept(accepted) => accepted,
-        Decision::Refuse(refused) => return Err(refusal(refused.status, refused.headers, refused.body)),
-    };
-    let agreed = offer
-        .accept(accepted.protocol.as_deref())
-        .expect("a worker agrees only to a subprotocol that was offered");
-    let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    *response.headers_mut() = agreed;
-    response.headers_mut().extend(accepted.headers);
-    let stream = hyper::upgrade::on(&mut request);
-    Ok((response, PendingUpgrade { stream, ticket: accepted.ticket }))
+    let offer = Offer::parse(request.method(), request.version(), request.headers());
+    let mut asked: Option<UpgradeRequest> = None;
+    for _ in 0..ATTEMPTS_MAX {
+        // A reload may have put another generation in the place of the one that did not want to be asked any more.
+        let served = front.served();
+        let path = resource_path(request.uri().path());
+        let Some(generation) = path.as_deref().and_then(|path| served.router.find(path)) else {
+            let path = request.uri().path();
+            return Err(refuse(
+                StatusCode::NOT_FOUND,
+                HeaderMap::new(),
+                format!("no handler serves {path}\n"),
+            ));
+        };
+        let offer = offer
+            .as_ref()
+            .map_err(|rejection| refuse(rejection.status(), rejection.headers(), format!("{rejection}\n")))?;
+        origin::check(&served.config.upgrade.origins, request.headers())
+            .map_err(|why| refuse(StatusCode::FORBIDDEN, HeaderMap::new(), format!("{why}\n")))?;
+        let ask = asked.take().unwrap_or_else(|| UpgradeRequest {
+            path: generation.path().to_owned(),
+            query: request.uri().query().unwrap_or_default().to_owned(),
+            headers: request.headers().clone(),
+            protocols: offer.protocols().map(str::to_owned).collect(),
+            peer: peer.into(),
+        });
+        let patience = served.config.limits.handshake_seconds_max;
+        let decision = tokio::time::timeout(patience, generation.upgrade(ask)).await.map_err(|_| {
+            let body = format!("the handler did not decide within {} s\n", patience.as_secs());
+            refuse(StatusCode::SERVICE_UNAVAILABLE, HeaderMap::new(), body)
+        })?;
+        let accepted = match decision {
+            Decision::Accept(accepted) => accepted,
+            Decision::Refuse(refused) => return Err(refusal(refused.status, refused.headers, refused.body)),
+            Decision::AskAgain(request) => {
+                asked = Some(*request);
+                tokio::task::yield_now().await;
+                continue;
+            }
+        };
+        let agreed = offer
+            .accept(accepted.protocol.as_deref())
+            .expect("a worker agrees only to a subprotocol that was offered");
+        let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *response.headers_mut() = agreed;
+        response.headers_mut().extend(accepted.headers);
+        let stream = hyper::upgrade::on(&mut request);
+        return Ok((response, PendingUpgrade { stream, ticket: accepted.ticket }));
+    }
+    let refused = Refusal::shutting_down();
+    Err(refusal(refused.status, refused.headers, refused.body))
 }
+
+/// How many generations in a row may turn a peer away because they are leaving: more than a reload in a moment is a server that
+/// is shutting down.
+const ATTEMPTS_MAX: usize = 8;
 
 /// The answer to a plain request for a path that only speaks WebSocket (RFC 9110 section 15.5.22).
 pub(super) fn required() -> Response<Body> {

@@ -34,6 +34,16 @@ pub struct LibraryInfo {
 }
 
 impl LibraryInfo {
+    /// Its sessions can go on with the code of another version.
+    pub fn migrates(&self) -> bool {
+        self.flags & abi::WSH_LIBRARY_MIGRATES != 0
+    }
+
+    /// Its sessions are to be closed when it is replaced.
+    pub fn restarts(&self) -> bool {
+        self.flags & abi::WSH_LIBRARY_RESTARTS != 0
+    }
+
     /// Its code may still run after shutdown, so it must stay mapped.
     pub fn never_unloads(&self) -> bool {
         self.flags & abi::WSH_LIBRARY_NO_UNLOAD != 0

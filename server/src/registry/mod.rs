@@ -1,101 +1,487 @@
-//! From files in the handlers folders to generations in service.
+//! From files in the handlers folders to generations in service, and out of service again.
 //!
 //! A library passes through *scan* (which files are handlers, and for which path), *stage* (a private copy, because a file that
 //! somebody may write to must never be mapped), *check* (the file is what it says, before any of its code runs), *probe* (a
 //! child process loads it first) and *load* (on a worker of its generation). Whatever fails, fails for this library alone: the
-//! reason is kept in words and the server serves the others.
+//! reason is kept in words, the generation that was serving goes on, and so do all the others.
+//!
+//! A change of a file, a request and the end of something that was begun each come in as one event. What is to be done about it is
+//! decided by the *slot* of the handler, which does nothing by itself, and carried out here.
 
 pub mod check;
 pub mod probe;
 pub mod scan;
 pub mod stage;
-#[allow(dead_code, reason = "the reloads that it starts are not written yet")]
-mod watcher;
+pub(crate) mod watcher;
 
+mod load;
+mod look;
+mod slot;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use tracing::{debug, warn};
+use tokio::task::JoinSet;
+use tracing::{debug, info, warn};
 
-use self::scan::{Found, Refused, Scan, ScanError};
-use crate::admission::Admission;
-use crate::config::{Config, Handlers};
-use crate::generation::{Blueprint, Generation};
+use self::load::Load;
+use self::look::Look;
+use self::scan::{Found, Refused, ScanError};
+use self::slot::{Loaded, NoRollback, Order, Slot};
+use self::stage::Stage;
+use crate::config::{Config, Reload};
+use crate::generation::{Generation, Leave, Surroundings};
+use crate::handler::Retained;
 
-/// What became of the libraries that were found.
-#[derive(Debug, Default)]
-pub(crate) struct Loaded {
-    /// In the order of their paths.
-    pub(crate) generations: Vec<Arc<Generation>>,
-    pub(crate) refused: Vec<Refused>,
-    pub(crate) notes: Vec<String>,
+/// Every handler of a server.
+pub(crate) struct Registry {
+    config: Arc<Config>,
+    surroundings: Surroundings,
+    stage: Arc<Stage>,
+    /// By resource path.
+    handlers: BTreeMap<String, Slot<Arc<Generation>>>,
+    /// What the last look refused by name or kind alone.
+    refused: Vec<Refused>,
+    notes: Vec<String>,
+    retained: Vec<Kept>,
+    /// A library does not come back from its destructors, and the loader waits for it.
+    loader_is_blocked: bool,
+    /// What was begun and will end in an event.
+    tasks: JoinSet<Event>,
+    looking: Looking,
+    /// Somebody has to make a new table of routes.
+    routes_changed: bool,
+    /// What is to be watched for changes.
+    folders: Vec<PathBuf>,
+    links: Vec<PathBuf>,
 }
 
-/// Scans the handlers folders and takes every sound library into service. Libraries load side by side; each one is bounded in
-/// time. Blocks; call it where that does not matter.
-pub(crate) fn load_all(config: &Arc<Config>, admission: &Arc<Admission>) -> Result<Loaded, ScanError> {
-    let Scan { found, mut refused, notes, .. } = scan::scan(&config.handlers)?;
-    let stage = stage::Stage::new(&config.handlers);
-    let results: Vec<_> = std::thread::scope(|scope| {
-        let loads: Vec<_> = found
-            .iter()
-            .map(|library| scope.spawn(|| take_into_service(library, &stage, config, admission)))
-            .collect();
-        loads.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
-    });
-    let mut generations = Vec::new();
-    for (library, result) in found.iter().zip(results) {
-        match result {
-            Ok(Ok(generation)) => generations.push(generation),
-            Ok(Err(reason)) => refused.push(Refused { path: library.path.clone(), reason }),
-            Err(_) => {
-                refused.push(Refused { path: library.path.clone(), reason: "loading it panicked".into() });
+/// A generation that is over and stays mapped.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept {
+    pub(crate) handler: String,
+    pub(crate) generation: u64,
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looking {
+    No,
+    Under,
+    /// Something changed while a look was under way.
+    Again,
+}
+
+/// Something that was begun has ended.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Looked(Result<Look, ScanError>),
+    Loaded {
+        resource: String,
+        number: u64,
+        loaded: Loaded<Arc<Generation>>,
+        took: Duration,
+    },
+    Ended {
+        resource: String,
+        number: u64,
+        result: Result<(), Retained>,
+    },
+    /// A handler that was loaded too recently may be loaded again.
+    Due(String),
+}
+
+impl Registry {
+    pub(crate) fn new(config: Arc<Config>, surroundings: Surroundings) -> Self {
+        Self {
+            stage: Arc::new(Stage::new(&config.handlers)),
+            config,
+            surroundings,
+            handlers: BTreeMap::new(),
+            refused: Vec::new(),
+            notes: Vec::new(),
+            retained: Vec::new(),
+            loader_is_blocked: false,
+            tasks: JoinSet::new(),
+            looking: Looking::No,
+            routes_changed: false,
+            folders: Vec::new(),
+            links: Vec::new(),
+        }
+    }
+
+    /// The next thing that was begun and has ended. Waits for ever while there is none. Cancel safe.
+    pub(crate) async fn next_event(&mut self) -> Event {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(event)) => return event,
+                Some(Err(error)) => warn!("a task of the registry failed: {error}"),
+                None => std::future::pending().await,
             }
         }
     }
-    for Refused { path, reason } in &refused {
-        warn!("refused {}: {reason}", path.display());
+
+    /// Whether nothing is being looked at, loaded, or waits to be.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.looking == Looking::No && self.handlers.values().all(Slot::is_settled)
     }
-    Ok(Loaded { generations, refused, notes })
+
+    /// In the order of their paths.
+    pub(crate) fn active(&self) -> impl Iterator<Item = &Arc<Generation>> {
+        self.handlers.values().filter_map(Slot::active)
+    }
+
+    /// Whether the routes have changed since this was asked last.
+    pub(crate) fn take_routes_changed(&mut self) -> bool {
+        std::mem::take(&mut self.routes_changed)
+    }
+
+    /// Every file that is there and not served, and why.
+    pub(crate) fn refused(&self) -> Vec<Refused> {
+        let of_slot = |slot: &Slot<_>| {
+            let refusal = slot.refused()?;
+            Some(Refused { path: slot.found()?.path.clone(), reason: refusal.reason.clone() })
+        };
+        self.refused.iter().cloned().chain(self.handlers.values().filter_map(of_slot)).collect()
+    }
+
+    pub(crate) fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    pub(crate) fn retained(&self) -> &[Kept] {
+        &self.retained
+    }
+
+    /// Generations that serve a path, the active one first, then those that are leaving.
+    pub(crate) fn generations(
+        &self,
+    ) -> impl Iterator<Item = (&str, Option<&Arc<Generation>>, &[Arc<Generation>])> {
+        self.handlers.iter().map(|(path, slot)| (&**path, slot.active(), slot.leaving()))
+    }
+
+    /// Folders whose entries, and files whose content, decide what is served.
+    pub(crate) fn watched(&self) -> (&[PathBuf], &[PathBuf]) {
+        (&self.folders, &self.links)
+    }
+
+    // ---- what is asked of it -------------------------------------------------------------------------------------------
+
+    /// Looks at the handlers folders, soon.
+    pub(crate) fn look(&mut self) {
+        if self.looking != Looking::No {
+            self.looking = Looking::Again;
+            return;
+        }
+        self.looking = Looking::Under;
+        let mut handlers = self.config.handlers.clone();
+        // A folder that is empty is an error at the start only: a file may be gone for the moment in which it is replaced.
+        handlers.allow_empty |= !self.handlers.is_empty();
+        self.tasks.spawn_blocking(move || Event::Looked(look::look(&handlers)));
+    }
+
+    /// Loads what is there once more where it was refused or rolled back from, or where it has changed.
+    pub(crate) fn insist(&mut self) {
+        let now = Instant::now();
+        let refused: Vec<_> = self
+            .handlers
+            .iter()
+            .filter(|(_, slot)| slot.refused().is_some())
+            .map(|(path, _)| path.clone())
+            .collect();
+        for resource in refused {
+            self.change(&resource, |slot| slot.insist(now));
+        }
+        self.look();
+    }
+
+    /// Loads one handler once more; false if there is none of this name or path.
+    pub(crate) fn insist_on(&mut self, name: &str) -> bool {
+        let Some(resource) = self.resource_of(name) else { return false };
+        let now = Instant::now();
+        self.change(&resource, |slot| slot.insist(now));
+        self.look();
+        true
+    }
+
+    /// Puts the version in service that was active before, by hand.
+    pub(crate) fn roll_back(&mut self, name: &str) -> Result<u64, String> {
+        let Some(resource) = self.resource_of(name) else {
+            return Err(format!("there is no handler {name}"));
+        };
+        let slot = self.handlers.get_mut(&resource).expect("resource_of names a slot");
+        let previous = slot.previous().map(|generation| generation.number());
+        let orders = slot.roll_back(Instant::now()).map_err(|why| match why {
+            NoRollback::NoPrevious => format!("{resource} has had no version before this one"),
+            NoRollback::Loading => format!("{resource} is being loaded just now, try again"),
+            NoRollback::NotServed => format!("{resource} is not served at the moment"),
+        })?;
+        self.carry_out(&resource, orders);
+        Ok(previous.unwrap_or_default())
+    }
+
+    /// `chat` or `/chat`.
+    fn resource_of(&self, name: &str) -> Option<String> {
+        let with_slash = format!("/{}", name.trim_start_matches('/'));
+        self.handlers.contains_key(&with_slash).then_some(with_slash)
+    }
+
+    /// Callbacks panicked somewhere. A version that does so again and again in its first moments gives way.
+    pub(crate) fn on_panic(&mut self) {
+        let config = self.config.clone();
+        let rules = &config.handlers;
+        let fails = |slot: &Slot<Arc<Generation>>| {
+            let Some(active) = slot.active() else { return false };
+            rules.rollback_panics > 0
+                && active.panics() >= rules.rollback_panics
+                && active.loaded_at().elapsed() <= rules.rollback_seconds
+                && slot.may_fall_back()
+        };
+        let failing: Vec<_> =
+            self.handlers.iter().filter(|(_, slot)| fails(slot)).map(|(path, _)| path.clone()).collect();
+        for resource in failing {
+            let slot = self.handlers.get_mut(&resource).expect("it was there a moment ago");
+            let (number, panics) = slot.active().map_or((0, 0), |active| (active.number(), active.panics()));
+            warn!(
+                "{resource} generation {number} panicked {panics} times in its first {} s: the version before it takes over",
+                rules.rollback_seconds.as_secs_f64()
+            );
+            if let Ok(orders) = slot.roll_back(Instant::now()) {
+                self.carry_out(&resource, orders);
+            }
+        }
+    }
+
+    /// Other rules hold from now on.
+    pub(crate) fn configure(&mut self, config: &Arc<Config>) {
+        let old = std::mem::replace(&mut self.config, config.clone());
+        if old.handlers.stage_folder != config.handlers.stage_folder
+            || old.handlers.follow_links_outside != config.handlers.follow_links_outside
+            || old.handlers.library_bytes_max != config.handlers.library_bytes_max
+        {
+            self.stage = Arc::new(Stage::new(&config.handlers));
+        }
+        if old.limits != config.limits {
+            let limits = Arc::new(config.limits.clone());
+            for slot in self.handlers.values() {
+                slot.active()
+                    .into_iter()
+                    .chain(slot.leaving())
+                    .for_each(|generation| generation.configure(&limits));
+            }
+        }
+    }
+
+    pub(crate) fn loader_is_blocked(&self) -> bool {
+        self.loader_is_blocked
+    }
+
+    /// Every generation, for the end of the server. Nothing is loaded any more.
+    pub(crate) fn into_generations(self) -> (Vec<Arc<Generation>>, JoinSet<Event>) {
+        let generations = self
+            .handlers
+            .values()
+            .flat_map(|slot| slot.active().into_iter().chain(slot.leaving()))
+            .cloned()
+            .collect();
+        (generations, self.tasks)
+    }
+
+    // ---- events --------------------------------------------------------------------------------------------------------
+
+    /// # Errors
+    /// The handlers folders cannot be read. What was served goes on being served.
+    pub(crate) fn on_event(&mut self, event: Event) -> Result<(), ScanError> {
+        match event {
+            Event::Looked(looked) => {
+                let again = std::mem::replace(&mut self.looking, Looking::No) == Looking::Again;
+                let result = looked.map(|look| self.on_look(look));
+                if again {
+                    self.look();
+                }
+                result?;
+            }
+            Event::Loaded { resource, number, loaded, took } => {
+                self.on_loaded(&resource, number, loaded, took);
+            }
+            Event::Ended { resource, number, result } => self.on_ended(&resource, number, result),
+            Event::Due(resource) => {
+                let now = Instant::now();
+                self.change(&resource, |slot| slot.due(now));
+            }
+        }
+        Ok(())
+    }
+
+    fn on_look(&mut self, look: Look) {
+        let now = Instant::now();
+        for Refused { path, reason } in &look.scan.refused {
+            if !self.refused.iter().any(|known| &known.path == path && &known.reason == reason) {
+                warn!("refused {}: {reason}", path.display());
+            }
+        }
+        self.refused = look.scan.refused;
+        self.notes = look.scan.notes;
+        self.folders = look.scan.folders;
+        self.links = look.scan.links;
+        let found: BTreeMap<_, _> = look
+            .found
+            .into_iter()
+            .map(|(found, identity)| (found.resource.clone(), (found, identity)))
+            .collect();
+        let gone: Vec<_> =
+            self.handlers.keys().filter(|resource| !found.contains_key(*resource)).cloned().collect();
+        for resource in gone {
+            if self.handlers[&resource].found().is_some() {
+                info!("{resource} has no library any more: new peers get 404");
+            }
+            self.change(&resource, |slot| slot.look(None, now));
+        }
+        for (resource, seen) in found {
+            self.handlers.entry(resource.clone()).or_default();
+            self.change(&resource, |slot| slot.look(Some(seen), now));
+        }
+        self.handlers.retain(|_, slot| !slot.is_over());
+    }
+
+    fn on_loaded(&mut self, resource: &str, number: u64, loaded: Loaded<Arc<Generation>>, took: Duration) {
+        match &loaded {
+            Loaded::Ready(generation) => {
+                let (file, version) = (generation.file().display(), &generation.info().version);
+                info!(
+                    "{resource} generation {number} is ready: {file} {version}, in {} ms",
+                    took.as_millis()
+                );
+            }
+            Loaded::Refused(refusal) => {
+                let file = self.handlers.get(resource).and_then(Slot::found).map(|found| found.path.clone());
+                warn!("refused {}: {}", file.unwrap_or_default().display(), refusal.reason);
+            }
+            Loaded::Same(_) => debug!("{resource} was touched; its content is known"),
+        }
+        let now = Instant::now();
+        self.change(resource, |slot| slot.loaded(number, loaded, now));
+    }
+
+    fn on_ended(&mut self, resource: &str, number: u64, result: Result<(), Retained>) {
+        match result {
+            Ok(()) => info!("{resource} generation {number} has ended and is unmapped"),
+            Err(reason) => {
+                warn!("{resource} generation {number} has ended and stays mapped: {reason}");
+                self.loader_is_blocked |= reason.blocks_the_loader();
+                let reason = reason.to_string();
+                self.retained.push(Kept { handler: resource.to_owned(), generation: number, reason });
+            }
+        }
+        if let Some(slot) = self.handlers.get_mut(resource) {
+            slot.ended(number);
+        }
+        self.handlers.retain(|_, slot| !slot.is_over());
+    }
+
+    // ---- orders --------------------------------------------------------------------------------------------------------
+
+    fn change(
+        &mut self,
+        resource: &str,
+        change: impl FnOnce(&mut Slot<Arc<Generation>>) -> Vec<Order<Arc<Generation>>>,
+    ) {
+        let Some(slot) = self.handlers.get_mut(resource) else { return };
+        let orders = change(slot);
+        self.carry_out(resource, orders);
+    }
+
+    fn carry_out(&mut self, resource: &str, orders: Vec<Order<Arc<Generation>>>) {
+        for order in orders {
+            match order {
+                Order::Load { source, number } => self.load(resource, source, number),
+                Order::Route => self.routes_changed = true,
+                Order::Leave { who, to } => self.let_go(resource, who, to),
+                Order::Wait(until) => {
+                    let resource = resource.to_owned();
+                    self.tasks.spawn(async move {
+                        tokio::time::sleep_until(until.into()).await;
+                        Event::Due(resource)
+                    });
+                }
+                Order::Ignored => {}
+            }
+        }
+    }
+
+    fn load(&mut self, resource: &str, source: slot::Source<Arc<Generation>>, number: u64) {
+        let known = match &source {
+            slot::Source::File(_) => self.handlers[resource].known(),
+            slot::Source::Copy(_) => Vec::new(),
+        };
+        let load = Load {
+            source,
+            number,
+            known,
+            stage: self.stage.clone(),
+            config: self.config.clone(),
+            surroundings: self.surroundings.clone(),
+        };
+        let resource = resource.to_owned();
+        let (retained, most) = (self.retained.len(), self.config.handlers.retained_max);
+        let is_blocked = self.loader_is_blocked;
+        self.tasks.spawn(async move {
+            let began = Instant::now();
+            let loaded = if is_blocked {
+                load::refused(
+                    "a library that ended blocks the loader of this process: restart the server",
+                    None,
+                )
+            } else if retained >= most {
+                load::refused(too_many_retained(retained, most), None)
+            } else {
+                load::run(load).await
+            };
+            Event::Loaded { resource, number, loaded, took: began.elapsed() }
+        });
+    }
+
+    /// Tells a generation to let its sessions go, by the policy of its handler.
+    fn let_go(&mut self, resource: &str, who: Arc<Generation>, to: Option<Arc<Generation>>) {
+        let (policy, drain, restart) = self.config.handlers.rules_of(who.name());
+        let drained = (!drain.is_zero()).then(|| Instant::now() + drain);
+        let leave = match (policy.unwrap_or_else(|| own_policy(who.info())), to) {
+            (Reload::Migrate, Some(to)) if who.info().migrates() && to.info().migrates() => {
+                Leave::Migrate { to, until: drained }
+            }
+            (Reload::Restart, _) => Leave::restart(restart),
+            _ => Leave::Drain { until: drained },
+        };
+        debug!("{resource} generation {}: {leave:?}", who.number());
+        let is_first = who.leave(&leave);
+        if is_first {
+            let (resource, number) = (resource.to_owned(), who.number());
+            let limit = self.config.handlers.unload_seconds_max;
+            self.tasks.spawn(async move {
+                let result = who.end(limit).await;
+                Event::Ended { resource, number, result }
+            });
+        }
+    }
 }
 
-/// One library from the file to a generation. The error is the reason in words.
-fn take_into_service(
-    found: &Found,
-    stage: &stage::Stage,
-    config: &Arc<Config>,
-    admission: &Arc<Admission>,
-) -> Result<Arc<Generation>, String> {
-    let (staged, info) = check_library(found, stage, config)?;
-    debug!(handler = %found.name, "staged as {}", staged.path().display());
-    let blueprint = Blueprint {
-        name: found.name.as_str().into(),
-        number: 1,
-        path: found.resource.clone(),
-        file: found.path.clone(),
-        info,
-        staged,
-        config: config.clone(),
-        admission: admission.clone(),
-    };
-    Generation::load(blueprint).map_err(|error| error.to_string())
+fn too_many_retained(retained: usize, most: usize) -> String {
+    format!(
+        "{retained} versions that ended stay in memory, and handlers.retained_max is {most}: restart the server to load more"
+    )
 }
 
-/// Stages, checks and probes a library without taking it into service.
-fn check_library(
-    found: &Found,
-    stage: &stage::Stage,
-    config: &Config,
-) -> Result<(stage::Staged, check::LibraryInfo), String> {
-    let mut staged = stage.stage(found).map_err(|error| error.to_string())?;
-    let info = check::check(staged.bytes()).map_err(|error| error.to_string())?;
-    staged.prepare(&info).map_err(|error| error.to_string())?;
-    let Handlers { probe, probe_program, probe_seconds_max, .. } = &config.handlers;
-    if *probe {
-        probe::probe_by(probe_program.as_deref(), staged.path(), *probe_seconds_max)
-            .map_err(|error| error.to_string())?;
+/// What a library says about the sessions of a version that is replaced.
+pub(crate) fn own_policy(info: &check::LibraryInfo) -> Reload {
+    if info.restarts() {
+        Reload::Restart
+    } else if info.migrates() {
+        Reload::Migrate
+    } else {
+        Reload::Drain
     }
-    Ok((staged, info))
 }
 
 /// For `wshd configtest`: what would be served, and what would be refused. No library code runs in this process.
@@ -109,11 +495,11 @@ pub struct Checked {
 
 /// Scans and checks, and loads nothing.
 pub fn check_all(config: &Config) -> Result<Checked, ScanError> {
-    let Scan { found, mut refused, notes, .. } = scan::scan(&config.handlers)?;
-    let stage = stage::Stage::new(&config.handlers);
+    let scan::Scan { found, mut refused, notes, .. } = scan::scan(&config.handlers)?;
+    let stage = Stage::new(&config.handlers);
     let mut sound = Vec::new();
     for library in found {
-        match check_library(&library, &stage, config) {
+        match load::check_file(&library, &stage, &config.handlers) {
             Ok((_, info)) => sound.push((library.resource, library.path, info)),
             Err(reason) => refused.push(Refused { path: library.path, reason }),
         }

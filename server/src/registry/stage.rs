@@ -76,11 +76,28 @@ impl Stage {
             hash: Sha256::digest(&bytes).into(),
             size: bytes.len() as u64,
             bytes,
-            _folder: folder,
+            folder,
         };
         // From here on the copy is removed by `Staged`, also where it is written in part.
         private_file(&staged.path)
             .and_then(|mut copy| copy.write_all(&staged.bytes))
+            .map_err(|error| StageError::Write { path: staged.path.clone(), error })?;
+        Ok(staged)
+    }
+
+    /// Copies a copy, under a name of its own.
+    ///
+    /// # Errors
+    /// The first copy cannot be read any more, or there is no place for another.
+    pub fn copy(&self, original: &Staged, name: &str) -> Result<Staged, StageError> {
+        let bytes = fs::read(&original.path).map_err(StageError::Read)?;
+        let number = next_number();
+        let folder = original.folder.clone();
+        let path = folder.path.join(format!("{}.g{number}{}", file_name(name), std::env::consts::DLL_SUFFIX));
+        let staged =
+            Staged { path, number, hash: original.hash, size: original.size, bytes: Vec::new(), folder };
+        private_file(&staged.path)
+            .and_then(|mut copy| copy.write_all(&bytes))
             .map_err(|error| StageError::Write { path: staged.path.clone(), error })?;
         Ok(staged)
     }
@@ -177,7 +194,7 @@ pub struct Staged {
     hash: [u8; 32],
     size: u64,
     bytes: Vec<u8>,
-    _folder: Arc<PrivateFolder>,
+    folder: Arc<PrivateFolder>,
 }
 
 impl Staged {

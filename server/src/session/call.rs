@@ -16,6 +16,8 @@ pub(crate) struct Call<'a> {
     env: &'a Env,
     /// The peer's address as text, made when it is asked for.
     peer: Option<Box<str>>,
+    /// The session is about to change hands: it can be asked, and nothing else.
+    is_frozen: bool,
 }
 
 /// A message that waits in a worker's inbox.
@@ -36,10 +38,18 @@ pub(super) fn message_kind(kind: u32, data: &[u8]) -> Option<Kind> {
 
 impl<'a> Call<'a> {
     pub(super) fn new(link: &'a mut Link, desk: &'a mut Desk, env: &'a Env) -> Self {
-        Self { link, desk, env, peer: None }
+        Self { link, desk, env, peer: None, is_frozen: false }
+    }
+
+    /// A session that is being exported or imported: what would be sent now has no owner.
+    pub(super) fn frozen(link: &'a mut Link, desk: &'a mut Desk, env: &'a Env) -> Self {
+        Self { is_frozen: true, ..Self::new(link, desk, env) }
     }
 
     pub(crate) fn send(&mut self, kind: u32, data: &[u8]) -> wsh_status {
+        if self.is_frozen {
+            return abi::WSH_E_STATE;
+        }
         match message_kind(kind, data) {
             Some(kind) => self.link.send(kind, data, self.desk, self.env),
             None => abi::WSH_E_INVALID,
@@ -47,6 +57,9 @@ impl<'a> Call<'a> {
     }
 
     pub(crate) fn send_fragment(&mut self, kind: u32, data: &[u8], last: bool) -> wsh_status {
+        if self.is_frozen {
+            return abi::WSH_E_STATE;
+        }
         // A text may be cut inside a character here, so only the peer can check it.
         let kind = match kind {
             abi::WSH_TEXT => Kind::Text,
@@ -57,6 +70,9 @@ impl<'a> Call<'a> {
     }
 
     pub(crate) fn ping(&mut self, data: &[u8]) -> wsh_status {
+        if self.is_frozen {
+            return abi::WSH_E_STATE;
+        }
         if data.len() > 125 {
             return abi::WSH_E_INVALID;
         }
@@ -64,6 +80,9 @@ impl<'a> Call<'a> {
     }
 
     pub(crate) fn close(&mut self, code: u16, reason: &[u8]) -> wsh_status {
+        if self.is_frozen {
+            return abi::WSH_E_STATE;
+        }
         let Ok(reason) = std::str::from_utf8(reason) else { return abi::WSH_E_INVALID };
         if code != 0 && !close::may_be_sent_by_server(code) || reason.len() > close::REASON_BYTES_MAX {
             return abi::WSH_E_INVALID;
@@ -72,6 +91,9 @@ impl<'a> Call<'a> {
     }
 
     pub(crate) fn abort(&mut self) -> wsh_status {
+        if self.is_frozen {
+            return abi::WSH_E_STATE;
+        }
         self.link.fault = Some(Fault::Abort);
         abi::WSH_OK
     }
@@ -86,7 +108,7 @@ impl<'a> Call<'a> {
 
     pub(crate) fn buffered_amount(&self) -> u64 {
         let unsent = self.link.outgoing.as_ref().map_or(0, |outgoing| outgoing.len());
-        let waiting = self.link.handle.as_ref().map_or(0, |handle| handle.waiting_bytes());
+        let waiting = self.link.handle.as_ref().map_or(0, |handle| handle.place().waiting_bytes());
         (unsent + self.desk.cork.len() + waiting) as u64
     }
 
@@ -94,7 +116,7 @@ impl<'a> Call<'a> {
         let head = &self.link.head;
         match attribute {
             abi::WSH_PATH => Some(self.env.generation.path().as_bytes()),
-            abi::WSH_QUERY if self.env.keeps_request => Some(head.query()),
+            abi::WSH_QUERY if head.has_request() => Some(head.query()),
             abi::WSH_PEER => {
                 let peer = self.link.peer;
                 Some(self.peer.get_or_insert_with(|| peer.address().to_string().into()).as_bytes())

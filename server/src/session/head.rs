@@ -54,6 +54,11 @@ impl Head {
         self.0.get(PREFIX..PREFIX + self.length_at(0)).unwrap_or_default()
     }
 
+    /// Whether the request was kept. Every request has headers, so one that was kept is not empty.
+    pub(crate) fn has_request(&self) -> bool {
+        self.headers().next().is_some()
+    }
+
     /// The agreed subprotocol; empty if none was.
     pub(crate) fn protocol(&self) -> &[u8] {
         let start = PREFIX + self.length_at(0);

@@ -119,7 +119,7 @@ impl Link {
         append: impl FnOnce(&mut Connection, &mut Vec<u8>) -> Result<(), wsh_status>,
     ) -> wsh_status {
         let outgoing = self.outgoing.as_mut().expect("the caller saw a backlog");
-        if outgoing.len().saturating_add(len) > env.generation.limits().outgoing_bytes_max {
+        if outgoing.len().saturating_add(len) > env.limits.outgoing_bytes_max {
             self.fault = Some(Fault::Overflow);
             return abi::WSH_E_FULL;
         }
@@ -132,12 +132,12 @@ impl Link {
     /// Whether the handler should pause: the high watermark is reached.
     fn status_after_send(&mut self, env: &Env) -> wsh_status {
         let Some(outgoing) = &mut self.outgoing else { return abi::WSH_OK };
-        if outgoing.len() <= env.generation.limits().outgoing_bytes_high {
+        if outgoing.len() <= env.limits.outgoing_bytes_high {
             return abi::WSH_OK;
         }
         outgoing.above_high = true;
         if let Some(handle) = &self.handle {
-            handle.set_above_high(true);
+            handle.place().set_above_high(true);
         }
         abi::WSH_SLOW
     }

@@ -12,6 +12,7 @@ mod call;
 mod handle;
 mod head;
 mod link;
+mod moving;
 mod outcome;
 mod outgoing;
 mod stream;
@@ -22,15 +23,17 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use wshd_protocol::{Event, Kind, Message, PeerClose, close};
 
-pub(crate) use call::{Call, Outbound};
-pub(crate) use handle::Handle;
+pub(crate) use call::Call;
+pub(crate) use handle::{Handle, Place, Request};
 pub(crate) use head::Head;
 pub(crate) use link::{Fault, Link};
+pub(crate) use moving::{InTransit, Kept, Moving, NoExport, Returned};
 pub(crate) use outcome::{Outcome, Side};
 pub(crate) use stream::{Peer, Stream};
 
 use crate::generation::{Desk, Env};
 use crate::handler::{Failure, Instance, Verdict};
+use moving::Stay;
 
 /// Full buffers read from one session before the others of its worker get their turn.
 const READS_PER_TURN: usize = 8;
@@ -48,11 +51,18 @@ pub(crate) struct Session {
     /// The handler's object, until it was freed.
     instance: Option<Instance>,
     phase: Phase,
-    /// Tick at which the peer was last heard.
+    stay: Stay,
+    ticks: Ticks,
+}
+
+/// When what happened; the basis of every deadline.
+#[derive(Debug, Clone, Copy)]
+struct Ticks {
+    /// The peer was last heard.
     heard: u32,
-    /// Tick of our unanswered ping; 0 if there is none.
+    /// Our unanswered ping; 0 if there is none.
     pinged: u32,
-    /// Tick at which the message that is arriving began; 0 if none is.
+    /// The message that is arriving began; 0 if none is.
     message_began: u32,
 }
 
@@ -79,7 +89,8 @@ pub(crate) enum Next {
 
 impl Session {
     pub(crate) fn new(link: Link, instance: Instance, now: u32) -> Self {
-        Self { link, instance: Some(instance), phase: Phase::Open, heard: now, pinged: 0, message_began: 0 }
+        let ticks = Ticks { heard: now, pinged: 0, message_began: 0 };
+        Self { link, instance: Some(instance), phase: Phase::Open, stay: Stay::default(), ticks }
     }
 
     pub(crate) fn key(&self) -> SessionKey {
@@ -127,8 +138,8 @@ impl Session {
                     return Next::Wait;
                 }
                 Ok(count) => {
-                    self.heard = desk.now;
-                    self.pinged = 0;
+                    self.ticks.heard = desk.now;
+                    self.ticks.pinged = 0;
                     if matches!(self.phase, Phase::Open | Phase::Closing(_)) {
                         self.deliver(&mut buffer[..count], desk, env);
                         self.flush(desk, env);
@@ -166,7 +177,7 @@ impl Session {
             };
             match event {
                 Event::Message(message) => {
-                    self.message_began = 0;
+                    self.ticks.message_began = 0;
                     self.on_message(message, desk, env);
                 }
                 Event::Ping(payload) => self.link.pong(&payload, desk),
@@ -190,9 +201,9 @@ impl Session {
             self.link.relieve_cork(desk);
         }
         if self.link.connection.message_bytes_pending().is_none() {
-            self.message_began = 0;
-        } else if self.message_began == 0 {
-            self.message_began = desk.now.max(1);
+            self.ticks.message_began = 0;
+        } else if self.ticks.message_began == 0 {
+            self.ticks.message_began = desk.now.max(1);
         }
     }
 
@@ -262,10 +273,10 @@ impl Session {
                 return false;
             }
         };
-        if outgoing.above_high && outgoing.len() <= env.generation.limits().outgoing_bytes_low {
+        if outgoing.above_high && outgoing.len() <= env.limits.outgoing_bytes_low {
             outgoing.above_high = false;
             if let Some(handle) = &self.link.handle {
-                handle.set_above_high(false);
+                handle.place().set_above_high(false);
             }
             if emptied {
                 // What on_writable sends goes to the empty socket; held input is delivered after it.
@@ -302,20 +313,29 @@ impl Session {
 
     // ---- commands from the worker's inbox ------------------------------------------------------------------------------
 
-    pub(crate) fn send(&mut self, message: &Outbound, desk: &mut Desk, env: &Env) {
-        if let Some(handle) = &self.link.handle {
-            handle.taken(message.data.len());
+    /// Does what another thread asks.
+    pub(crate) fn on_request(&mut self, request: Request, desk: &mut Desk, env: &Env) {
+        match request {
+            Request::Send(message) => {
+                if let Some(handle) = &self.link.handle {
+                    handle.place().taken(message.data.len());
+                }
+                if self.instance.is_some() {
+                    self.link.send(message.kind, &message.data, desk, env);
+                }
+            }
+            Request::Close(code, reason) => self.close(code, &reason, desk, env),
+            Request::Wake => {
+                if let Some(handle) = &self.link.handle {
+                    handle.place().wake_is_taken();
+                }
+                self.call(desk, env, |library, instance, call| library.on_wake(instance, call));
+            }
+            Request::Overflow => {
+                self.link.fault.get_or_insert(Fault::Overflow);
+                self.settle(Verdict::Continue, desk, env);
+            }
         }
-        if self.instance.is_some() {
-            self.link.send(message.kind, &message.data, desk, env);
-        }
-    }
-
-    pub(crate) fn wake(&mut self, desk: &mut Desk, env: &Env) {
-        if let Some(handle) = &self.link.handle {
-            handle.wake_is_taken();
-        }
-        self.call(desk, env, |library, instance, call| library.on_wake(instance, call));
     }
 
     /// Begins the closing handshake for the handler or the server.
@@ -324,12 +344,6 @@ impl Session {
             self.link.close(code, reason, desk);
             self.settle(Verdict::Continue, desk, env);
         }
-    }
-
-    /// More was sent to it from other threads than its queue may hold.
-    pub(crate) fn overflow(&mut self, desk: &mut Desk, env: &Env) {
-        self.link.fault.get_or_insert(Fault::Overflow);
-        self.settle(Verdict::Continue, desk, env);
     }
 
     /// After a batch of commands: writes what they sent.
@@ -342,7 +356,7 @@ impl Session {
 
     /// Once a second: enforces every deadline of this session.
     pub(crate) fn on_tick(&mut self, desk: &mut Desk, env: &Env) -> Next {
-        let limits = env.generation.limits();
+        let limits = &*env.limits;
         let now = desk.now;
         let since = |then: u32| u64::from(now.saturating_sub(then));
         if let Some(outgoing) = &self.link.outgoing
@@ -354,20 +368,22 @@ impl Session {
         }
         match self.phase {
             Phase::Open => {
-                let silent = since(self.heard);
+                let silent = since(self.ticks.heard);
                 let ping = limits.ping_seconds.as_secs();
                 if let Some(why) = self.is_too_slow(limits, now) {
                     self.fail(close::POLICY, why, desk, env);
-                } else if self.pinged != 0 && since(self.pinged) > limits.pong_seconds_max.as_secs() {
+                } else if self.ticks.pinged != 0
+                    && since(self.ticks.pinged) > limits.pong_seconds_max.as_secs()
+                {
                     let why =
                         format!("peer did not answer a ping within {} s", limits.pong_seconds_max.as_secs());
                     self.fail(close::POLICY, why, desk, env);
                 } else if silent > limits.idle_seconds_max.as_secs() {
                     let why = format!("peer was silent for {} s", limits.idle_seconds_max.as_secs());
                     self.fail(close::POLICY, why, desk, env);
-                } else if ping > 0 && silent >= ping && self.pinged == 0 {
+                } else if ping > 0 && silent >= ping && self.ticks.pinged == 0 {
                     self.link.ping(b"", desk);
-                    self.pinged = now.max(1);
+                    self.ticks.pinged = now.max(1);
                 }
                 self.flush(desk, env);
             }
@@ -389,10 +405,10 @@ impl Session {
 
     /// A message must arrive at a minimum rate after its first seconds, so that dribbling does not hold memory.
     fn is_too_slow(&self, limits: &crate::config::Limits, now: u32) -> Option<String> {
-        if self.message_began == 0 {
+        if self.ticks.message_began == 0 {
             return None;
         }
-        let seconds = u64::from(now.saturating_sub(self.message_began));
+        let seconds = u64::from(now.saturating_sub(self.ticks.message_began));
         let received = self.link.connection.message_bytes_pending()? as u64;
         let slow = seconds > limits.message_seconds_max.as_secs()
             && received < seconds * limits.message_bytes_per_second_min as u64;
@@ -440,6 +456,7 @@ impl Session {
         if let Some(handle) = &self.link.handle {
             handle.set_gone();
         }
+        env.generation.on_panic();
         let why = "handler panicked".to_owned();
         self.link.fail(close::INTERNAL, "", desk);
         env.library.free(instance);
@@ -484,7 +501,7 @@ impl Session {
             Some(Fault::Overflow) if self.instance.is_some() => {
                 let why = format!(
                     "peer does not read: more than {} bytes wait for it",
-                    env.generation.limits().outgoing_bytes_max
+                    env.limits.outgoing_bytes_max
                 );
                 return self.fail(close::TRY_AGAIN, why, desk, env);
             }

@@ -185,7 +185,7 @@ fn two_files_for_one_path_are_an_error_that_names_both() {
     let server = server_with(|folder| compile_c("echo", folder, "echo_wsh.so"));
     let refused = &server.report().refused;
     assert_eq!(refused.len(), 1, "{refused:?}");
-    let text = format!("{} {}", refused[0].path.display(), refused[0].reason);
+    let text = format!("{} {}", refused[0].file.display(), refused[0].reason);
     assert!(text.contains("/echo_wsh.so") && text.contains("libecho_wsh.so"), "{text}");
     server.assert_serves("/echo");
 }

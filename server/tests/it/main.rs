@@ -3,11 +3,13 @@
 mod support;
 
 mod backpressure; // peers that do not read
+mod control; // config reloads, signals, the control socket
 mod files; // static files
 mod handlers; // libraries of every kind, sound and broken, and handlers that misbehave
 mod limits; // every bound of `[limits]` is reached once
 mod messages; // text, binary, sizes, fragments, control frames, closing
 mod program; // command line, screen, messages, signals, exit codes
+mod reload; // new code under open connections
 mod shutdown; // the end of the server
 mod tidy;
 mod upgrade; // the opening handshake and its refusals // what the documents say about the code is true

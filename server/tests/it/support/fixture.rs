@@ -13,8 +13,13 @@ pub(crate) fn handler_library(name: &str) -> PathBuf {
 
 /// Compiles `tests/fixtures/NAME.c` to a library in `folder`, under the file name given.
 pub(crate) fn compile_c(fixture: &str, folder: &Path, file: &str) {
+    compile_c_with(fixture, folder, file, &[]);
+}
+
+/// The same with further arguments for the compiler, such as `-DVERSION=2`.
+pub(crate) fn compile_c_with(fixture: &str, folder: &Path, file: &str, more: &[&str]) {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(format!("{fixture}.c"));
-    cc(&source, &folder.join(file), &[]);
+    cc(&source, &folder.join(file), more);
 }
 
 /// Compiles a source text; `more` are further arguments for the compiler.

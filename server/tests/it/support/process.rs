@@ -76,6 +76,14 @@ impl ServerProcess {
         assert!(status.expect("kill is everywhere").success());
     }
 
+    /// As [`wait`](Self::wait), and its folder stays until the test is over.
+    pub(crate) fn wait_and_keep(self) -> (String, String, ExitStatus) {
+        let kept = self.folder.path().to_owned();
+        let result = self.wait();
+        assert!(!kept.join("wshd.sock").exists());
+        result
+    }
+
     /// Waits for its end; what it said on standard output and standard error, and how it ended.
     pub(crate) fn wait(mut self) -> (String, String, ExitStatus) {
         let mut screen = std::mem::take(&mut self.screen);

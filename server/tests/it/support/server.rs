@@ -1,9 +1,12 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use wshd::config::Config;
-use wshd::{Report, Server, StartError};
+use wshd::control::{Answer, Request, Status};
+use wshd::{Server, StartError};
 
 use super::{Client, Raw, handler_library};
 
@@ -12,6 +15,8 @@ pub(crate) struct TestServer {
     runtime: tokio::runtime::Runtime,
     server: Option<Server>,
     folder: tempfile::TempDir,
+    /// What a reload reads.
+    config: Arc<Mutex<Config>>,
 }
 
 /// The built-in config on a free port of the loopback address.
@@ -21,6 +26,7 @@ pub(crate) fn test_config() -> Config {
     config.listen.hosts = vec!["127.0.0.1".parse().expect("an address")];
     config.listen.front_threads = 1;
     config.handlers.workers = 2;
+    config.control.enabled = false;
     // The probe runs the server's own executable, which a test program is not.
     config.handlers.probe_program = Some(env!("CARGO_BIN_EXE_wshd").into());
     config
@@ -59,16 +65,19 @@ impl TestServer {
             .enable_all()
             .build()
             .expect("a runtime");
-        let server = runtime.block_on(Server::start(config))?;
-        Ok(Self { runtime, server: Some(server), folder })
+        let again = Arc::new(Mutex::new(config.clone()));
+        let reread = again.clone();
+        let reread = Box::new(move || Ok(reread.lock().expect("no test panics with it").clone()));
+        let server = runtime.block_on(Server::start(config, reread))?;
+        Ok(Self { runtime, server: Some(server), folder, config: again })
     }
 
-    pub(crate) fn report(&self) -> &Report {
+    pub(crate) fn report(&self) -> &Status {
         self.server.as_ref().expect("the server runs").report()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        self.report().addresses[0]
+        self.report().listening[0]
     }
 
     pub(crate) fn folder(&self) -> PathBuf {
@@ -78,7 +87,7 @@ impl TestServer {
     /// Why a library with this in its file name was refused.
     pub(crate) fn refusal(&self, file: &str) -> String {
         let refused =
-            self.report().refused.iter().find(|refused| refused.path.to_string_lossy().contains(file));
+            self.report().refused.iter().find(|refused| refused.file.to_string_lossy().contains(file));
         refused.unwrap_or_else(|| panic!("{file} was not refused: {:?}", self.report())).reason.clone()
     }
 
@@ -100,6 +109,37 @@ impl TestServer {
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
         (status.unwrap_or_else(|| panic!("no HTTP answer: {answer:?}")), answer)
+    }
+
+    /// Asks the running server, and waits until it has done what it was asked.
+    pub(crate) fn ask(&self, request: Request) -> Answer {
+        self.block_on(self.server.as_ref().expect("the server runs").ask(request))
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        match self.ask(Request::Status) {
+            Answer::Status(status) => *status,
+            other => panic!("no status: {other:?}"),
+        }
+    }
+
+    /// Reloads with a config that differs in this.
+    pub(crate) fn reload_with(&self, change: impl FnOnce(&mut Config)) -> Answer {
+        change(&mut self.config.lock().expect("no test panics with it"));
+        self.ask(Request::Reload(None))
+    }
+
+    /// Waits until the status is as wanted; panics with the last one if it does not become so.
+    pub(crate) fn wait_for(&self, what: &str, is_so: impl Fn(&Status) -> bool) -> Status {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let status = self.status();
+            if is_so(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{what}: {status}");
+            self.block_on(async { tokio::time::sleep(Duration::from_millis(5)).await });
+        }
     }
 
     /// An echo comes back: the server serves.

@@ -1,0 +1,133 @@
+//! What the server says of itself, as a program reads it and as a person does.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Status(Box<Status>),
+    Done,
+    /// It was not done, and why.
+    Failed(String),
+}
+
+/// The state of a server. Fields are added in later versions and not taken away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the server.
+    pub server: String,
+    pub pid: u32,
+    pub uptime_seconds: u64,
+    pub config: Option<PathBuf>,
+    pub document_root: Option<PathBuf>,
+    pub listening: Vec<SocketAddr>,
+    pub connections: usize,
+    pub connections_max: usize,
+    pub handlers: Vec<HandlerStatus>,
+    /// Files that are there and not served.
+    pub refused: Vec<RefusedFile>,
+    /// Versions that ended and stay in memory.
+    pub retained: Vec<RetainedGeneration>,
+    pub notes: Vec<String>,
+}
+
+/// One handler.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandlerStatus {
+    /// Resource path.
+    pub path: String,
+    pub file: Option<PathBuf>,
+    /// `migrate`, `drain` or `restart`.
+    pub reload: Option<String>,
+    /// Serves new peers. `None` after the library was deleted.
+    pub active: Option<GenerationStatus>,
+    /// Older ones with sessions that are going.
+    pub leaving: Vec<GenerationStatus>,
+}
+
+/// One loaded copy of a library.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationStatus {
+    pub number: u64,
+    /// What the library says of itself.
+    pub version: String,
+    pub sessions: usize,
+    pub panics: u32,
+    pub loaded_seconds_ago: u64,
+}
+
+/// A file that is not served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedFile {
+    pub file: PathBuf,
+    pub reason: String,
+}
+
+/// A version that ended and could not be taken out of memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetainedGeneration {
+    pub handler: String,
+    pub generation: u64,
+    pub reason: String,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "wshd {}, process {}, up {} s", self.server, self.pid, self.uptime_seconds)?;
+        for address in &self.listening {
+            writeln!(f, "  listening on {address}")?;
+        }
+        writeln!(f, "  {} of at most {} connections", self.connections, self.connections_max)?;
+        writeln!(f, "\n  handlers")?;
+        if self.handlers.is_empty() {
+            writeln!(f, "    none")?;
+        }
+        for handler in &self.handlers {
+            handler.fmt(f)?;
+        }
+        if !self.refused.is_empty() {
+            writeln!(f, "\n  refused")?;
+        }
+        for RefusedFile { file, reason } in &self.refused {
+            writeln!(f, "    {}\n        {reason}", file.display())?;
+        }
+        if !self.retained.is_empty() {
+            writeln!(f, "\n  ended, and still in memory")?;
+        }
+        for RetainedGeneration { handler, generation, reason } in &self.retained {
+            writeln!(f, "    {handler} generation {generation}: {reason}")?;
+        }
+        if !self.notes.is_empty() {
+            writeln!(f)?;
+        }
+        self.notes.iter().try_for_each(|note| writeln!(f, "  note: {note}"))
+    }
+}
+
+impl fmt::Display for HandlerStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+        let reload = self.reload.as_deref().unwrap_or("drain");
+        match &self.active {
+            Some(active) => writeln!(f, "    {}  {active}, on reload: {reload}  {file}", self.path)?,
+            None => writeln!(f, "    {}  not served any more  {file}", self.path)?,
+        }
+        self.leaving.iter().try_for_each(|leaving| writeln!(f, "        leaving: {leaving}"))
+    }
+}
+
+impl fmt::Display for GenerationStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { number, version, sessions, panics, loaded_seconds_ago } = self;
+        write!(f, "generation {number}")?;
+        if !version.is_empty() {
+            write!(f, " ({version})")?;
+        }
+        write!(f, ", {sessions} sessions, loaded {loaded_seconds_ago} s ago")?;
+        if *panics > 0 { write!(f, ", {panics} panics") } else { Ok(()) }
+    }
+}

@@ -1,0 +1,456 @@
+//! The control plane: one task that owns everything that changes while the server runs.
+//!
+//! In: signals and requests, changes of files, the end of what was begun. Out: a table of routes, listeners and limits, each put in
+//! the place of the one before in one step. The data plane never waits for it.
+
+mod answer;
+mod socket;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+pub use answer::{Answer, GenerationStatus, HandlerStatus, RefusedFile, RetainedGeneration, Status};
+pub(crate) use socket::ControlSocket;
+pub use socket::{ControlError, ask};
+
+use crate::admission::{self, Admission};
+use crate::config::{Config, ConfigError};
+use crate::generation::{Clock, Leave, Surroundings};
+use crate::http::Front;
+use crate::listener::{self, BindError, Listeners};
+use crate::registry::scan::ScanError;
+use crate::registry::watcher::{Watched, Watcher};
+use crate::registry::{Event, Registry, own_policy};
+use crate::router::Router;
+
+/// Reads the config once more, with the flags the server was started with.
+pub type Reread = Box<dyn Fn() -> Result<Config, ConfigError> + Send>;
+
+/// What can be asked of a running server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Read the config and look at the handlers again; or load one handler again.
+    Reload(Option<String>),
+    /// Put the version in service that was active before.
+    Rollback(String),
+    Status,
+    /// Stop as with SIGTERM.
+    Stop,
+}
+
+/// A request and where its answer goes.
+pub(crate) type Asked = (Request, oneshot::Sender<Answer>);
+
+/// See the module.
+pub(crate) struct Control {
+    config: Arc<Config>,
+    reread: Reread,
+    registry: Registry,
+    front: Arc<Front>,
+    admission: Arc<Admission>,
+    listeners: Listeners,
+    socket: Option<ControlSocket>,
+    watcher: Watcher,
+    /// What the watcher had to say; it says each thing once, and not many.
+    watch_notes: Vec<String>,
+    /// Rung by the watcher.
+    changed: Arc<Notify>,
+    panicked: Arc<Notify>,
+    sender: mpsc::Sender<Asked>,
+    requests: mpsc::Receiver<Asked>,
+    /// Who waits until everything is loaded, and what went wrong so far.
+    waiting: Vec<(oneshot::Sender<Answer>, Option<String>)>,
+    /// Rung when somebody asks for the end.
+    stop: Arc<Notify>,
+    /// The bytes of the config file as they were read last.
+    config_text: Option<Vec<u8>>,
+    began: Instant,
+}
+
+/// Why a server could not be started.
+#[derive(Debug)]
+pub enum StartError {
+    Handlers(ScanError),
+    Bind(BindError),
+    Files(std::io::Error),
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Handlers(error) => error.fmt(f),
+            Self::Bind(error) => error.fmt(f),
+            Self::Files(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl Control {
+    /// Binds every address, loads the handlers, and begins to accept.
+    ///
+    /// Ports are bound before libraries are loaded, so that a port that is taken costs no time, and accepted from after, so
+    /// that the first peer finds every handler.
+    pub(crate) async fn start(config: Config, reread: Reread) -> Result<Self, StartError> {
+        let config = Arc::new(config);
+        let bound = listener::bind_all(&config).map_err(StartError::Bind)?;
+        let connections_max = admission::possible(config.limits.connections_max);
+        let admission = Arc::new(Admission::new(connections_max, config.limits.connections_per_peer_max));
+        let front = Arc::new(Front::new(config.clone()).map_err(StartError::Files)?);
+        let (changed, panicked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let surroundings =
+            Surroundings { admission: admission.clone(), clock: Clock::start(), panicked: panicked.clone() };
+        let rung = changed.clone();
+        let watcher =
+            Watcher::start(config.handlers.watch, config.handlers.poll_seconds, move || rung.notify_one());
+        let (sender, requests) = mpsc::channel(16);
+        let mut control = Self {
+            registry: Registry::new(config.clone(), surroundings),
+            config_text: config.source.as_ref().and_then(|source| std::fs::read(source).ok()),
+            config,
+            reread,
+            front: front.clone(),
+            admission: admission.clone(),
+            listeners: Listeners::default(),
+            socket: None,
+            watcher,
+            watch_notes: Vec::new(),
+            changed,
+            panicked,
+            sender,
+            requests,
+            waiting: Vec::new(),
+            stop: Arc::new(Notify::new()),
+            began: Instant::now(),
+        };
+        control.registry.look();
+        while !control.registry.is_settled() {
+            let event = control.registry.next_event().await;
+            control.registry.on_event(event).map_err(StartError::Handlers)?;
+        }
+        control.publish();
+        for listener in bound {
+            control.listeners.add(listener, &admission, &front);
+        }
+        control.open_socket();
+        Ok(control)
+    }
+
+    pub(crate) fn sender(&self) -> mpsc::Sender<Asked> {
+        self.sender.clone()
+    }
+
+    /// Rung when somebody asks for the end by the control socket.
+    pub(crate) fn stop_asked(&self) -> Arc<Notify> {
+        self.stop.clone()
+    }
+
+    /// Serves requests until `end` is ready; then stops everything within `listen.shutdown_seconds_max`.
+    pub(crate) async fn run(mut self, mut end: oneshot::Receiver<()>) -> Ending {
+        loop {
+            // Every branch is cancel safe: what is not taken here stays where it is.
+            tokio::select! {
+                _ = &mut end => break,
+                event = self.registry.next_event() => self.on_event(event),
+                () = self.changed.notified() => self.on_change(),
+                () = self.panicked.notified() => self.registry.on_panic(),
+                Some((request, answer)) = self.requests.recv() => self.on_request(request, answer).await,
+            }
+            self.publish();
+            self.answer_waiting();
+        }
+        self.end().await
+    }
+
+    fn on_event(&mut self, event: Event) {
+        if let Err(error) = self.registry.on_event(event) {
+            warn!("what is served stays as it is: {error}");
+            self.note_failure(&error.to_string());
+        }
+    }
+
+    /// A file that is watched has changed.
+    fn on_change(&mut self) {
+        if let Some(source) = &self.config.source
+            && let Ok(text) = std::fs::read(source)
+            && self.config_text.as_ref() != Some(&text)
+        {
+            let _ = self.reload_config();
+        }
+        self.registry.look();
+    }
+
+    async fn on_request(&mut self, request: Request, answer: oneshot::Sender<Answer>) {
+        let answered = match request {
+            Request::Status => Answer::Status(Box::new(self.status())),
+            Request::Stop => {
+                self.stop.notify_one();
+                Answer::Done
+            }
+            Request::Reload(None) => {
+                let failed = self.reload_config().err();
+                self.registry.insist();
+                self.waiting.push((answer, failed));
+                return;
+            }
+            Request::Reload(Some(name)) if self.registry.insist_on(&name) => {
+                self.waiting.push((answer, None));
+                return;
+            }
+            Request::Reload(Some(name)) => Answer::Failed(format!("there is no handler {name}")),
+            Request::Rollback(name) => match self.registry.roll_back(&name) {
+                Ok(_) => {
+                    self.waiting.push((answer, None));
+                    return;
+                }
+                Err(why) => Answer::Failed(why),
+            },
+        };
+        // Whoever asked may have gone meanwhile.
+        let _ = answer.send(answered);
+    }
+
+    fn note_failure(&mut self, why: &str) {
+        for (_, failed) in &mut self.waiting {
+            failed.get_or_insert_with(|| why.to_owned());
+        }
+    }
+
+    /// Those who asked for a reload hear how it went once there is nothing left to load.
+    fn answer_waiting(&mut self) {
+        if self.waiting.is_empty() || !self.registry.is_settled() {
+            return;
+        }
+        for (answer, failed) in std::mem::take(&mut self.waiting) {
+            let answered = match failed {
+                Some(why) => Answer::Failed(why),
+                None => Answer::Status(Box::new(self.status())),
+            };
+            let _ = answer.send(answered);
+        }
+    }
+
+    /// Puts a new table of routes in the place of the old one, if it changed, and watches what decides it.
+    fn publish(&mut self) {
+        if self.registry.take_routes_changed() {
+            self.front.route(Router::new(self.registry.active().cloned()));
+        }
+        let (folders, links) = self.registry.watched();
+        let files = self.config.source.iter().chain(links).cloned().collect();
+        self.watcher.watch(Watched { folders: folders.to_vec(), files });
+        for note in self.watcher.notes() {
+            warn!("{note}");
+            self.watch_notes.push(note);
+        }
+    }
+
+    // ---- config --------------------------------------------------------------------------------------------------------
+
+    /// Reads the config again and puts it in force as a whole, or not at all. The error is in words, and was logged.
+    fn reload_config(&mut self) -> Result<(), String> {
+        self.config_text = self.config.source.as_ref().and_then(|source| std::fs::read(source).ok());
+        let applied =
+            (self.reread)().map_err(|error| error.to_string()).and_then(|config| self.apply(config));
+        match &applied {
+            Ok(true) => info!("the config was read again and is in force"),
+            Ok(false) => {}
+            Err(error) => warn!("the config stays as it was: {error}"),
+        }
+        applied.map(|_| ())
+    }
+
+    /// False if nothing is different.
+    fn apply(&mut self, config: Config) -> Result<bool, String> {
+        if config == *self.config {
+            return Ok(false);
+        }
+        let config = Arc::new(config);
+        // First everything that can fail.
+        let served = self.front.prepare(&config).map_err(|error| error.to_string())?;
+        let rebound = if config.listen.port == self.config.listen.port
+            && config.listen.hosts == self.config.listen.hosts
+        {
+            None
+        } else {
+            let bound = listener::bind_beside(&config, &self.listeners.addresses());
+            Some(bound.map_err(|error| error.to_string())?)
+        };
+        // Nothing below fails.
+        self.front.serve_by(served);
+        if let Some(rebound) = rebound {
+            self.listeners.keep(&rebound.kept);
+            for listener in rebound.new {
+                info!("listening on {}", listener.address());
+                self.listeners.add(listener, &self.admission, &self.front);
+            }
+        }
+        let connections_max = admission::possible(config.limits.connections_max);
+        self.admission.configure(connections_max, config.limits.connections_per_peer_max);
+        crate::log::set_level(config.log.level);
+        self.registry.configure(&config);
+        if config.handlers.watch != self.config.handlers.watch
+            || config.handlers.poll_seconds != self.config.handlers.poll_seconds
+        {
+            let rung = self.changed.clone();
+            self.watcher = Watcher::start(config.handlers.watch, config.handlers.poll_seconds, move || {
+                rung.notify_one();
+            });
+        }
+        let old = std::mem::replace(&mut self.config, config);
+        if old.listen.front_threads != self.config.listen.front_threads {
+            warn!("listen.front_threads changes with the next start of the server");
+        }
+        if old.control_socket() != self.config.control_socket() || old.control != self.config.control {
+            self.open_socket();
+        }
+        self.registry.look();
+        Ok(true)
+    }
+
+    fn open_socket(&mut self) {
+        self.socket = None;
+        if !self.config.control.enabled {
+            return;
+        }
+        match ControlSocket::open(&self.config.control_socket(), self.sender.clone()) {
+            Ok(socket) => self.socket = Some(socket),
+            Err(error) => {
+                warn!("this server cannot be told what to do by `wshd reload` and the like: {error}");
+            }
+        }
+    }
+
+    // ---- asking --------------------------------------------------------------------------------------------------------
+
+    pub(crate) fn status(&self) -> Status {
+        let generation = |generation: &Arc<crate::generation::Generation>| GenerationStatus {
+            number: generation.number(),
+            version: generation.info().version.clone(),
+            sessions: generation.sessions(),
+            panics: generation.panics(),
+            loaded_seconds_ago: generation.loaded_at().elapsed().as_secs(),
+        };
+        let handlers = self.registry.generations().map(|(path, active, leaving)| {
+            let name = path.trim_start_matches('/');
+            let (own, ..) = self.config.handlers.rules_of(if name.is_empty() { path } else { name });
+            let any = active.or_else(|| leaving.last());
+            let policy = own.or_else(|| any.map(|generation| own_policy(generation.info())));
+            HandlerStatus {
+                path: path.to_owned(),
+                file: any.map(|generation| generation.file().to_owned()),
+                reload: policy.map(|policy| policy.name().to_owned()),
+                active: active.map(generation),
+                leaving: leaving.iter().map(generation).collect(),
+            }
+        });
+        let refused = |refused: crate::registry::scan::Refused| RefusedFile {
+            file: refused.path,
+            reason: refused.reason,
+        };
+        let retained = |kept: &crate::registry::Kept| RetainedGeneration {
+            handler: kept.handler.clone(),
+            generation: kept.generation,
+            reason: kept.reason.clone(),
+        };
+        Status {
+            server: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.began.elapsed().as_secs(),
+            config: self.config.source.clone(),
+            document_root: self.config.files.root.clone(),
+            listening: self.listeners.addresses(),
+            connections: self.admission.count(),
+            connections_max: self.admission.connections_max(),
+            handlers: handlers.collect(),
+            refused: self.registry.refused().into_iter().map(refused).collect(),
+            retained: self.registry.retained().iter().map(retained).collect(),
+            notes: self.registry.notes().iter().chain(&self.watch_notes).cloned().collect(),
+        }
+    }
+
+    // ---- the end -------------------------------------------------------------------------------------------------------
+
+    /// Accepts nobody, closes every session with 1001, lets the libraries shut down. Returns when all of that is done, or the
+    /// time for it is over.
+    async fn end(mut self) -> Ending {
+        self.socket = None;
+        self.listeners.keep(&[]);
+        self.listeners.closed().await;
+        let time = self.config.listen.shutdown_seconds_max;
+        let cut = Instant::now() + time;
+        let limit = self.config.handlers.unload_seconds_max;
+        let leave = Leave::shut_down(time / 2, cut);
+        let mut is_blocked = self.registry.loader_is_blocked();
+        let (generations, mut tasks) = self.registry.into_generations();
+        let mut under_way = BTreeSet::new();
+        for generation in generations {
+            let (resource, number) = (generation.path().to_owned(), generation.number());
+            under_way.insert((resource.clone(), number));
+            if generation.leave(&leave) {
+                tasks.spawn(async move {
+                    let result = generation.end(limit).await;
+                    Event::Ended { resource, number, result }
+                });
+            }
+        }
+        // A worker that sits in a handler that blocks does not answer; a second more than the sessions get is enough.
+        let grace = cut + Duration::from_secs(1);
+        is_blocked |= wait_for_ends(&mut tasks, &mut under_way, grace).await;
+        for (resource, number) in under_way {
+            warn!("{resource} generation {number} did not end its sessions in time: does the handler block?");
+        }
+        tasks.detach_all();
+        if is_blocked { Ending::LoaderBlocked } else { Ending::InOrder }
+    }
+}
+
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    InOrder,
+    /// A library does not come back from its destructors. The process can only be ended with
+    /// [`exit_at_once`](crate::exit_at_once): the usual end waits for the loader.
+    LoaderBlocked,
+}
+
+/// Whether a library that ended blocks the loader.
+async fn wait_for_ends(
+    tasks: &mut JoinSet<Event>,
+    under_way: &mut BTreeSet<(String, u64)>,
+    grace: Instant,
+) -> bool {
+    let mut is_blocked = false;
+    while !under_way.is_empty() {
+        match tokio::time::timeout_at(grace.into(), tasks.join_next()).await {
+            Ok(Some(Ok(Event::Ended { resource, number, result }))) => {
+                if let Err(retained) = result {
+                    warn!("{resource} generation {number} stays mapped: {retained}");
+                    is_blocked |= retained.blocks_the_loader();
+                }
+                under_way.remove(&(resource, number));
+            }
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => return is_blocked,
+        }
+    }
+    is_blocked
+}
+
+/// Where the server that runs with this config can be told what to do. It may run with an older and sound state of a file that
+/// is broken by now.
+pub fn socket_of(config: &Result<Config, ConfigError>) -> PathBuf {
+    match config {
+        Ok(config) => config.control_socket(),
+        Err(error) => {
+            let source = Some(error.path().to_owned());
+            Config { source, ..Config::default() }.control_socket()
+        }
+    }
+}
