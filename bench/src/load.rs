@@ -44,6 +44,10 @@ impl Peers {
         Ok(Self { streams })
     }
 
+    pub(crate) fn into_streams(self) -> Vec<TcpStream> {
+        self.streams
+    }
+
     /// Sends one binary message of so many bytes on every connection, one after another, and reads its echo.
     pub(crate) fn echo_once(&mut self, bytes: usize) -> Result<()> {
         let load = Load { connections: 1, bytes, depth: 1 };

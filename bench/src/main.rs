@@ -10,6 +10,7 @@ mod echo;
 mod idle;
 mod load;
 mod peer;
+mod soak;
 mod target;
 
 use clap::{Parser, Subcommand};
@@ -38,15 +39,46 @@ enum Experiment {
         #[arg(long)]
         quick: bool,
     },
+    /// Handlers that are replaced under thousands of connections; libraries loaded and unloaded thousands of times; files that are
+    /// written badly
+    Soak {
+        #[command(subcommand)]
+        soak: Soak,
+    },
     /// The stock peer; prints its port and serves until it is killed
     #[command(hide = true)]
     Peer,
+}
+
+#[derive(Debug, Subcommand)]
+enum Soak {
+    /// Numbered messages in flight while the handlers are replaced; the cost of the hand-over
+    Reload {
+        /// 400 connections and 10 reloads
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Libraries of every kind, loaded and taken out of memory again
+    Unload {
+        /// 60 reloads of each
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Every way to write a library badly, and touches in a row
+    Writes {
+        /// One in ten of the ways
+        #[arg(long)]
+        quick: bool,
+    },
 }
 
 fn main() -> std::process::ExitCode {
     let result = match Cli::parse().experiment {
         Experiment::Echo { quick, rounds } => echo::run(quick, rounds),
         Experiment::Idle { quick } => idle::run(quick),
+        Experiment::Soak { soak: Soak::Reload { quick } } => soak::reload::run(quick),
+        Experiment::Soak { soak: Soak::Unload { quick } } => soak::unload::run(quick),
+        Experiment::Soak { soak: Soak::Writes { quick } } => soak::writes::run(quick),
         Experiment::Peer => peer::run(),
     };
     match result {

@@ -17,6 +17,9 @@ const USAGE: &str = "usage:
   cargo xtask test --fast     what needs nothing installed: format, lints, docs, cargo test
   cargo xtask bench echo      CPU per message beside a stock server (--quick, --rounds N)
   cargo xtask bench idle      memory per idle connection (--quick)
+  cargo xtask soak reload     numbered messages in flight while the handlers are replaced (--quick)
+  cargo xtask soak unload     libraries of every kind, loaded and taken out of memory 3,000 times (--quick)
+  cargo xtask soak writes     every way to write a library badly over a server that runs it (--quick)
 ";
 
 fn main() -> ExitCode {
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
         ["test"] => test(true),
         ["test", "--fast"] => test(false),
         ["bench", ref rest @ ..] => bench(rest),
+        ["soak", ..] => bench(&arguments),
         _ => {
             eprint!("{USAGE}");
             ExitCode::from(2)
@@ -38,6 +42,13 @@ fn test(everything: bool) -> ExitCode {
     steps.run("format", || cargo(&["fmt", "--all", "--check"]));
     steps.run("lints", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
     steps.run("tests", || cargo(&["test", "--workspace", "--all-features"]));
+    steps.run("models of every order of threads", || {
+        step::run(
+            step::cargo_command(&["test", "--package", "wshd", "--lib", "model_"])
+                .env("RUSTFLAGS", "--cfg wshd_loom")
+                .env("CARGO_TARGET_DIR", step::target_folder().join("models")),
+        )
+    });
     steps.run("documentation", || {
         step::run(
             step::cargo_command(&[
@@ -59,13 +70,22 @@ fn test(everything: bool) -> ExitCode {
             bench_command(&["echo", "--quick"])?;
             bench_command(&["idle", "--quick"])
         });
+        steps.run("fixtures of the soaks", || cargo(&SOAK_FIXTURES));
+        for soak in ["reload", "unload", "writes"] {
+            steps.run(&format!("soak, quick: {soak}"), || bench_command(&["soak", soak, "--quick"]));
+        }
         steps.run("dependencies", needs::cargo_deny);
     }
     steps.summary()
 }
 
+/// Libraries that are loaded and unloaded in the soak of that name.
+const SOAK_FIXTURES: [&str; 6] =
+    ["build", "--release", "--package", "clinging_wsh", "--package", "runtime_wsh"];
+
 fn bench(arguments: &[&str]) -> ExitCode {
     let result = cargo(&["build", "--release"])
+        .and_then(|()| cargo(&SOAK_FIXTURES))
         .and_then(|()| cargo(&["build", "--release", "--package", "wshd-bench"]))
         .and_then(|()| bench_command(arguments));
     match result {
