@@ -98,6 +98,8 @@ impl Handlers {
             unload_seconds_max 0.01..=HOUR;
             rollback_seconds 0.0..=HOUR;
         }
+        let state = &mut self.state_bytes_max;
+        check.whole("handlers.state_bytes_max", " bytes", &file.state_bytes_max, 0..=1 << 30, state);
         let panics = &mut self.rollback_panics;
         check.whole("handlers.rollback_panics", " panics", &file.rollback_panics, 0..=1 << 20, panics);
         check.whole(

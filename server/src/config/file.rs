@@ -51,6 +51,7 @@ pub(super) struct Handlers {
     pub(super) poll_seconds: Given<Seconds>,
     pub(super) drain_seconds_max: Given<Seconds>,
     pub(super) restart_seconds: Given<Seconds>,
+    pub(super) state_bytes_max: Given<Whole>,
     pub(super) unload_seconds_max: Given<Seconds>,
     pub(super) rollback_seconds: Given<Seconds>,
     pub(super) rollback_panics: Given<Whole>,

@@ -91,6 +91,8 @@ pub struct Handlers {
     pub drain_seconds_max: Duration,
     /// The time over which the sessions of a handler with the policy restart are closed. Default 5 s.
     pub restart_seconds: Duration,
+    /// What one session may carry from a version to the next. Default 1 MiB.
+    pub state_bytes_max: usize,
     /// How long each step of taking a library out of memory may take, before it stays there. Default 10 s.
     pub unload_seconds_max: Duration,
     /// So long after it was loaded a version that panics again and again gives way to the one before it. Default 10 s.
@@ -221,6 +223,7 @@ impl Default for Handlers {
             poll_seconds: Duration::from_secs(2),
             drain_seconds_max: Duration::from_secs(30),
             restart_seconds: Duration::from_secs(5),
+            state_bytes_max: 1 << 20,
             unload_seconds_max: Duration::from_secs(10),
             rollback_seconds: Duration::from_secs(10),
             rollback_panics: 3,

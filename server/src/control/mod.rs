@@ -21,12 +21,12 @@ pub use socket::{ControlError, ask};
 
 use crate::admission::{self, Admission};
 use crate::config::{Config, ConfigError};
-use crate::generation::{Clock, Leave, Surroundings};
+use crate::generation::{Clock, Generation, Leave, Surroundings};
 use crate::http::Front;
 use crate::listener::{self, BindError, Listeners};
 use crate::registry::scan::ScanError;
 use crate::registry::watcher::{Watched, Watcher};
-use crate::registry::{Event, Registry, own_policy};
+use crate::registry::{Event, Loaded, Registry, own_policy};
 use crate::router::Router;
 
 /// Reads the config once more, with the flags the server was started with.
@@ -330,7 +330,7 @@ impl Control {
     // ---- asking --------------------------------------------------------------------------------------------------------
 
     pub(crate) fn status(&self) -> Status {
-        let generation = |generation: &Arc<crate::generation::Generation>| GenerationStatus {
+        let generation = |generation: &Arc<Generation>| GenerationStatus {
             number: generation.number(),
             version: generation.info().version.clone(),
             sessions: generation.sessions(),
@@ -391,18 +391,27 @@ impl Control {
         let (generations, mut tasks) = self.registry.into_generations();
         let mut under_way = BTreeSet::new();
         for generation in generations {
-            let (resource, number) = (generation.path().to_owned(), generation.number());
-            under_way.insert((resource.clone(), number));
-            if generation.leave(&leave) {
-                tasks.spawn(async move {
-                    let result = generation.end(limit).await;
-                    Event::Ended { resource, number, result }
-                });
-            }
+            let_go(generation, &leave, limit, &mut tasks, &mut under_way);
         }
         // A worker that sits in a handler that blocks does not answer; a second more than the sessions get is enough.
         let grace = cut + Duration::from_secs(1);
-        is_blocked |= wait_for_ends(&mut tasks, &mut under_way, grace).await;
+        while !under_way.is_empty() || !tasks.is_empty() {
+            match tokio::time::timeout_at(grace.into(), tasks.join_next()).await {
+                Ok(Some(Ok(Event::Ended { resource, number, result }))) => {
+                    if let Err(retained) = result {
+                        warn!("{resource} generation {number} stays mapped: {retained}");
+                        is_blocked |= retained.blocks_the_loader();
+                    }
+                    under_way.remove(&(resource, number));
+                }
+                // One that was being loaded when the end began.
+                Ok(Some(Ok(Event::Loaded { loaded: Loaded::Ready(generation), .. }))) => {
+                    let_go(generation, &leave, limit, &mut tasks, &mut under_way);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => break,
+            }
+        }
         for (resource, number) in under_way {
             warn!("{resource} generation {number} did not end its sessions in time: does the handler block?");
         }
@@ -420,27 +429,22 @@ pub enum Ending {
     LoaderBlocked,
 }
 
-/// Whether a library that ended blocks the loader.
-async fn wait_for_ends(
+/// Has a generation end, if it is not ending already.
+fn let_go(
+    generation: Arc<Generation>,
+    leave: &Leave,
+    limit: Duration,
     tasks: &mut JoinSet<Event>,
     under_way: &mut BTreeSet<(String, u64)>,
-    grace: Instant,
-) -> bool {
-    let mut is_blocked = false;
-    while !under_way.is_empty() {
-        match tokio::time::timeout_at(grace.into(), tasks.join_next()).await {
-            Ok(Some(Ok(Event::Ended { resource, number, result }))) => {
-                if let Err(retained) = result {
-                    warn!("{resource} generation {number} stays mapped: {retained}");
-                    is_blocked |= retained.blocks_the_loader();
-                }
-                under_way.remove(&(resource, number));
-            }
-            Ok(Some(_)) => {}
-            Ok(None) | Err(_) => return is_blocked,
-        }
+) {
+    let (resource, number) = (generation.path().to_owned(), generation.number());
+    under_way.insert((resource.clone(), number));
+    if generation.leave(leave) {
+        tasks.spawn(async move {
+            let result = generation.end(limit).await;
+            Event::Ended { resource, number, result }
+        });
     }
-    is_blocked
 }
 
 /// Where the server that runs with this config can be told what to do. It may run with an older and sound state of a file that

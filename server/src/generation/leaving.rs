@@ -35,6 +35,14 @@ pub(super) struct Leaving {
 
 impl Worker {
     pub(super) fn begin_to_leave(&mut self, how: Leave) {
+        if matches!(how, Leave::Migrate { .. }) {
+            // Another version is another chance for those whose state was not taken.
+            for slot in self.sessions.slots() {
+                if let Some(session) = self.sessions.get_mut(slot) {
+                    session.ask_again();
+                }
+            }
+        }
         self.leaving = Some(Leaving { how, next_slot: 0, later: Vec::new() });
         self.report_if_empty();
     }

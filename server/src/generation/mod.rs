@@ -55,6 +55,7 @@ pub(crate) struct Generation {
     loaded_at: Instant,
     surroundings: Surroundings,
     limits: ArcSwap<Limits>,
+    state_bytes_max: usize,
     workers: Vec<Worker>,
     /// The threads that run the library's code, and the keys they made.
     owner: Arc<Owner>,
@@ -92,6 +93,8 @@ pub(crate) struct Blueprint {
     /// Worker threads, at least one.
     pub(crate) workers: usize,
     pub(crate) load_seconds_max: Duration,
+    /// What one session may carry to the version that follows.
+    pub(crate) state_bytes_max: usize,
     pub(crate) surroundings: Surroundings,
 }
 
@@ -141,6 +144,7 @@ impl Generation {
             loaded_at: Instant::now(),
             surroundings,
             limits: ArcSwap::new(limits),
+            state_bytes_max: blueprint.state_bytes_max,
             workers: (0..workers).map(|_| worker()).collect(),
             library: Mutex::new(None),
             gate: Gate::new(workers),
@@ -197,6 +201,10 @@ impl Generation {
 
     pub(crate) fn limits(&self) -> Arc<Limits> {
         self.limits.load_full()
+    }
+
+    pub(crate) fn state_bytes_max(&self) -> usize {
+        self.state_bytes_max
     }
 
     pub(crate) fn admission(&self) -> &Admission {

@@ -150,11 +150,16 @@ impl HandlerLibrary {
     // ---- moving to another generation ----------------------------------------------------------------------------------
 
     /// Has the library write down the state of a session and freeze its object.
-    pub(crate) fn export_state(&self, instance: &Instance, call: &mut Call<'_>) -> Result<Vec<u8>, Failure> {
+    pub(crate) fn export_state(
+        &self,
+        instance: &Instance,
+        call: &mut Call<'_>,
+        bytes_max: usize,
+    ) -> Result<Vec<u8>, Failure> {
         let Some(export_state) = self.table.export_state else {
             return Err(Failure::Status(abi::WSH_E_UNSUPPORTED));
         };
-        let mut sink = Sink { state: Vec::new(), has_refused: false };
+        let mut sink = Sink { state: Vec::new(), bytes_max, has_refused: false };
         let context: *mut Sink = &raw mut sink;
         // SAFETY: as in `on_message`; `take_state` knows the context as the sink that it is, which nobody else touches until
         // the call has returned.
@@ -215,19 +220,17 @@ impl HandlerLibrary {
     }
 }
 
-/// The largest state of one session.
-const STATE_BYTES_MAX: usize = 16 << 20;
-
 /// Where `export_state` writes the state of a session.
 struct Sink {
     state: Vec<u8>,
+    bytes_max: usize,
     has_refused: bool,
 }
 
 unsafe extern "C" fn take_state(sink: *mut c_void, data: *const u8, len: usize) -> i32 {
     // SAFETY: `export_state` passed this function together with its sink, and only during that call it is called.
     let sink = unsafe { &mut *sink.cast::<Sink>() };
-    if sink.state.len().saturating_add(len) > STATE_BYTES_MAX {
+    if sink.state.len().saturating_add(len) > sink.bytes_max {
         sink.has_refused = true;
         return abi::WSH_E_TOO_BIG;
     }

@@ -97,6 +97,7 @@ impl Load {
             limits: Arc::new(self.config.limits.clone()),
             workers: self.config.handlers.workers,
             load_seconds_max: self.config.handlers.load_seconds_max,
+            state_bytes_max: self.config.handlers.state_bytes_max,
             surroundings: self.surroundings.clone(),
         };
         match Generation::load(blueprint) {

@@ -29,7 +29,8 @@ use tracing::{debug, info, warn};
 use self::load::Load;
 use self::look::Look;
 use self::scan::{Found, Refused, ScanError};
-use self::slot::{Loaded, NoRollback, Order, Slot};
+pub(crate) use self::slot::Loaded;
+use self::slot::{NoRollback, Order, Slot};
 use self::stage::Stage;
 use crate::config::{Config, Reload};
 use crate::generation::{Generation, Leave, Surroundings};
@@ -51,6 +52,7 @@ pub(crate) struct Registry {
     /// What was begun and will end in an event.
     tasks: JoinSet<Event>,
     looking: Looking,
+    has_looked: bool,
     /// Somebody has to make a new table of routes.
     routes_changed: bool,
     /// What is to be watched for changes.
@@ -106,6 +108,7 @@ impl Registry {
             loader_is_blocked: false,
             tasks: JoinSet::new(),
             looking: Looking::No,
+            has_looked: false,
             routes_changed: false,
             folders: Vec::new(),
             links: Vec::new(),
@@ -178,7 +181,7 @@ impl Registry {
         self.looking = Looking::Under;
         let mut handlers = self.config.handlers.clone();
         // A folder that is empty is an error at the start only: a file may be gone for the moment in which it is replaced.
-        handlers.allow_empty |= !self.handlers.is_empty();
+        handlers.allow_empty |= self.has_looked;
         self.tasks.spawn_blocking(move || Event::Looked(look::look(&handlers)));
     }
 
@@ -317,6 +320,7 @@ impl Registry {
 
     fn on_look(&mut self, look: Look) {
         let now = Instant::now();
+        self.has_looked = true;
         for Refused { path, reason } in &look.scan.refused {
             if !self.refused.iter().any(|known| &known.path == path && &known.reason == reason) {
                 warn!("refused {}: {reason}", path.display());

@@ -20,7 +20,7 @@ pub(crate) enum Stay {
     /// It was not asked, or is to be asked again.
     #[default]
     Unasked,
-    /// Its handler, or the code that follows, refused: it finishes where it is.
+    /// Its handler, or the code that follows, refused: it finishes where it is, unless yet another version follows.
     ForGood,
 }
 
@@ -87,7 +87,8 @@ impl Session {
         if link.connection.is_sending_fragments() {
             return Err(NoExport::Busy);
         }
-        match env.library.export_state(instance, &mut Call::frozen(link, desk, env)) {
+        let most = env.generation.state_bytes_max();
+        match env.library.export_state(instance, &mut Call::frozen(link, desk, env), most) {
             Ok(state) => Ok(state),
             Err(Failure::Status(abi::WSH_E_BUSY)) => Err(NoExport::Busy),
             Err(Failure::Status(_)) => Err(NoExport::Refused),
@@ -105,6 +106,10 @@ impl Session {
 
     pub(crate) fn stay_for_good(&mut self) {
         self.stay = Stay::ForGood;
+    }
+
+    pub(crate) fn ask_again(&mut self) {
+        self.stay = Stay::Unasked;
     }
 
     /// What other threads ask of it from now on waits until it has arrived or stays.

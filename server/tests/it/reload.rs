@@ -173,10 +173,8 @@ fn state_that_is_not_taken_leaves_the_session_on_the_old_code() {
     assert_eq!(answer(&mut server.connect("/versioned"), "new"), "v2:1:new");
     // The version that follows may take it.
     replace(&server, "versioned_wsh.so", &versions.build(3, &[]));
-    server.wait_for("the new generation is active", |status| active(status) == 3);
-    assert_eq!(answer(&mut old, "c"), "v1:3:c", "it was refused once and is not asked again");
-    old.close();
     wait_until_moved(&server, 3);
+    assert_eq!(answer(&mut old, "c"), "v3:3:c");
 }
 
 #[test]
@@ -244,8 +242,10 @@ fn what_the_peer_has_not_taken_yet_follows_in_its_order() {
 fn members_of_a_room_stay_in_it_and_hear_each_other() {
     let server = TestServer::start(&["chat"]);
     let join = |name: &str| server.connect(&format!("/chat?room=a&name={name}"));
-    let (mut ann, mut bob) = (join("Ann"), join("Bob"));
+    let mut ann = join("Ann");
+    // Only then: the answer 101 comes before the handler is told, and Bob might be the first in the room.
     assert_eq!(ann.text(), "* Ann joined");
+    let mut bob = join("Bob");
     assert_eq!(ann.text(), "* Bob joined");
     assert_eq!(bob.text(), "* Bob joined");
     for round in 2..=10 {
