@@ -82,11 +82,12 @@ struct Figures {
 impl Figures {
     /// Waits until every generation but the active ones has ended, and the server's own threads for such work too.
     fn of(server: &Server, libraries: &[PathBuf]) -> Result<Self> {
-        pause(Duration::from_secs(3));
         let mut status = serde_json::Value::Null;
         for library in libraries {
             status = server.wait_for(&format!("/{}", handler_name(library)), 1)?;
         }
+        // The connections that asked for it are closed by then, too.
+        pause(Duration::from_secs(3));
         Ok(Self {
             resident: server.resident_kib()?,
             threads: server.threads()?,
