@@ -100,6 +100,22 @@ fn the_readme_begins_with_the_two_commands() {
     assert!(ci.trim_end().ends_with("cargo xtask test"), "CI runs the command of the README and no other");
 }
 
+/// With a `default-run` cargo would build the program alone, and a fresh clone would find no handlers to serve.
+#[test]
+fn cargo_run_builds_the_handlers_too() {
+    let manifest = read("Cargo.toml");
+    assert!(manifest.contains("default-members = [\"server\", \"handlers/*\"]"), "{manifest}");
+    let mut manifests = Vec::new();
+    for entry in fs::read_dir(root().join("handlers")).unwrap() {
+        manifests.push(entry.unwrap().path().join("Cargo.toml"));
+    }
+    manifests.push(root().join("server/Cargo.toml"));
+    for manifest in manifests.iter().filter(|manifest| manifest.is_file()) {
+        let text = fs::read_to_string(manifest).unwrap();
+        assert!(!text.contains("default-run"), "{}", manifest.display());
+    }
+}
+
 /// The protocol does no I/O and reads no clock: neither its manifest nor its sources have what that takes.
 #[test]
 fn the_protocol_has_no_io() {
