@@ -18,9 +18,7 @@ use std::time::Duration;
 use crate::cli::Cli;
 
 pub use error::{Complaint, ConfigError};
-pub use value::{
-    Host, InvalidHost, InvalidLevel, InvalidReload, InvalidWatchMode, Level, Origins, Reload, WatchMode,
-};
+pub use value::{Host, InvalidHost, InvalidWord, Level, Origins, Reload, WatchMode};
 
 /// What a server needs to know to start. Immutable: a reload makes another one.
 #[derive(Debug, Clone, PartialEq, Default)]

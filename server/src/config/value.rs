@@ -59,139 +59,98 @@ impl fmt::Display for InvalidHost {
 
 impl std::error::Error for InvalidHost {}
 
-/// How the server learns that something in the handlers folders changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum WatchMode {
-    /// The system tells (inotify). A look every `handlers.poll_seconds` finds what it does not tell: on network file systems,
-    /// and when it had more to tell than it can queue.
-    #[default]
-    Auto,
-    /// Only by a look every `handlers.poll_seconds`.
-    Poll,
-    /// Not at all.
-    Off,
+/// An enumeration whose variants are words in the config file.
+macro_rules! words {
+    ($(#[$doc:meta])* enum $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+        }
+
+        impl $name {
+            /// The words that the file takes, in the order of the variants.
+            pub const NAMES: &'static [&'static str] = &[$($word),*];
+
+            /// The word for this one.
+            pub fn name(self) -> &'static str {
+                Self::NAMES[self as usize]
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidWord;
+
+            fn from_str(text: &str) -> Result<Self, InvalidWord> {
+                match text {
+                    $($word => Ok(Self::$variant),)*
+                    _ => Err(InvalidWord(Self::NAMES)),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+    };
 }
 
-impl WatchMode {
-    /// The words that the file takes, in the order of the variants.
-    pub const NAMES: [&'static str; 3] = ["auto", "poll", "off"];
-
-    const ALL: [Self; 3] = [Self::Auto, Self::Poll, Self::Off];
-
-    /// The word for this mode.
-    pub fn name(self) -> &'static str {
-        Self::NAMES[self as usize]
-    }
-}
-
-impl FromStr for WatchMode {
-    type Err = InvalidWatchMode;
-
-    fn from_str(text: &str) -> Result<Self, InvalidWatchMode> {
-        Self::ALL.into_iter().find(|mode| mode.name() == text).ok_or(InvalidWatchMode)
-    }
-}
-
-impl fmt::Display for WatchMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// The text is not one of [`WatchMode::NAMES`].
+/// The text is none of these words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidWatchMode;
+pub struct InvalidWord(&'static [&'static str]);
 
-impl fmt::Display for InvalidWatchMode {
+impl fmt::Display for InvalidWord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "but must be one of {}", WatchMode::NAMES.join(", "))
+        write!(f, "but must be one of {}", self.0.join(", "))
     }
 }
 
-impl std::error::Error for InvalidWatchMode {}
+impl std::error::Error for InvalidWord {}
 
-/// What becomes of the sessions of a version that another one follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reload {
-    /// They go on with the new code, if the handler can carry their state over; otherwise as with `Drain`.
-    Migrate,
-    /// They finish on the code they began with, for a time.
-    Drain,
-    /// They are closed with 1012, over a span of time, and may come back at once.
-    Restart,
-}
-
-impl Reload {
-    /// The words that the file takes, in the order of the variants.
-    pub const NAMES: [&'static str; 3] = ["migrate", "drain", "restart"];
-
-    const ALL: [Self; 3] = [Self::Migrate, Self::Drain, Self::Restart];
-
-    /// The word for this policy.
-    pub fn name(self) -> &'static str {
-        Self::NAMES[self as usize]
+words! {
+    /// How the server learns that something in the handlers folders changed.
+    #[derive(Default)]
+    enum WatchMode {
+        /// The system tells (inotify). A look every `handlers.poll_seconds` finds what it does not tell: on network file systems,
+        /// and when it had more to tell than it can queue.
+        #[default]
+        Auto = "auto",
+        /// Only by a look every `handlers.poll_seconds`.
+        Poll = "poll",
+        /// Not at all.
+        Off = "off",
     }
 }
 
-impl FromStr for Reload {
-    type Err = InvalidReload;
-
-    fn from_str(text: &str) -> Result<Self, InvalidReload> {
-        Self::ALL.into_iter().find(|policy| policy.name() == text).ok_or(InvalidReload)
+words! {
+    /// What becomes of the sessions of a version that another one follows.
+    enum Reload {
+        /// They go on with the new code, if the handler can carry their state over; otherwise as with `Drain`.
+        Migrate = "migrate",
+        /// They finish on the code they began with, for a time.
+        Drain = "drain",
+        /// They are closed with 1012, over a span of time, and may come back at once.
+        Restart = "restart",
     }
 }
 
-/// The text is not one of [`Reload::NAMES`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidReload;
-
-impl fmt::Display for InvalidReload {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "but must be one of {}", Reload::NAMES.join(", "))
-    }
-}
-
-impl std::error::Error for InvalidReload {}
-
-/// How important a log line is, the most important first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Level {
-    /// Something does not work.
-    Error,
-    /// Something will not work, or was refused.
-    Warn,
-    /// What an operator wants to see.
-    #[default]
-    Info,
-    /// What explains the above.
-    Debug,
-    /// Every step.
-    Trace,
-}
-
-impl Level {
-    /// The words that the file and `--log-level` take, in the order of the variants.
-    pub const NAMES: [&'static str; 5] = ["error", "warn", "info", "debug", "trace"];
-
-    const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
-
-    /// The word for this level.
-    pub fn name(self) -> &'static str {
-        Self::NAMES[self as usize]
-    }
-}
-
-impl FromStr for Level {
-    type Err = InvalidLevel;
-
-    fn from_str(text: &str) -> Result<Self, InvalidLevel> {
-        Self::ALL.into_iter().find(|level| level.name() == text).ok_or(InvalidLevel)
-    }
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+words! {
+    /// How important a log line is, the most important first.
+    #[derive(Default)]
+    enum Level {
+        /// Something does not work.
+        Error = "error",
+        /// Something will not work, or was refused.
+        Warn = "warn",
+        /// What an operator wants to see.
+        #[default]
+        Info = "info",
+        /// What explains the above.
+        Debug = "debug",
+        /// Every step.
+        Trace = "trace",
     }
 }
 
@@ -206,18 +165,6 @@ impl From<Level> for tracing::Level {
         }
     }
 }
-
-/// The text is not one of [`Level::NAMES`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidLevel;
-
-impl fmt::Display for InvalidLevel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "but must be one of {}", Level::NAMES.join(", "))
-    }
-}
-
-impl std::error::Error for InvalidLevel {}
 
 /// The `Origin` headers that an opening handshake may bear. A peer without one is no browser: a list
 /// refuses it, the others do not.

@@ -17,6 +17,7 @@ pub(crate) mod watcher;
 mod load;
 mod look;
 mod slot;
+mod stat;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -330,11 +331,8 @@ impl Registry {
         self.notes = look.scan.notes;
         self.folders = look.scan.folders;
         self.links = look.scan.links;
-        let found: BTreeMap<_, _> = look
-            .found
-            .into_iter()
-            .map(|(found, identity)| (found.resource.clone(), (found, identity)))
-            .collect();
+        let found: BTreeMap<_, _> =
+            look.found.into_iter().map(|(found, stat)| (found.resource.clone(), (found, stat))).collect();
         let gone: Vec<_> =
             self.handlers.keys().filter(|resource| !found.contains_key(*resource)).cloned().collect();
         for resource in gone {

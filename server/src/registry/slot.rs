@@ -14,7 +14,7 @@
 use std::time::{Duration, Instant};
 
 use super::Found;
-use super::look::Identity;
+use super::stat::Stat;
 
 /// A handler is not loaded more often than this, however often its file changes.
 pub(super) const LOAD_INTERVAL: Duration = Duration::from_millis(250);
@@ -33,7 +33,7 @@ pub(super) trait Version: Clone {
 pub(super) struct Slot<G> {
     last_number: u64,
     /// The file as the last look found it; `None` if there is none.
-    seen: Option<(Found, Identity)>,
+    seen: Option<(Found, Stat)>,
     /// What is to be loaded as soon as it may be.
     wanted: Option<Source<G>>,
     loading: Option<Loading>,
@@ -172,7 +172,7 @@ impl<G: Version> Slot<G> {
     }
 
     /// A look at the handlers folders found this file for the handler, or none.
-    pub(super) fn look(&mut self, found: Option<(Found, Identity)>, now: Instant) -> Vec<Order<G>> {
+    pub(super) fn look(&mut self, found: Option<(Found, Stat)>, now: Instant) -> Vec<Order<G>> {
         if found == self.seen {
             return self.start_wanted(now);
         }

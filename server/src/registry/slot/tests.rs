@@ -60,7 +60,7 @@ impl World {
         }
     }
 
-    fn found(&self) -> Option<(Found, Identity)> {
+    fn found(&self) -> Option<(Found, Stat)> {
         let (_, write) = self.file?;
         let found = Found {
             path: "handlers/a_wsh.so".into(),
@@ -68,7 +68,7 @@ impl World {
             resource: "/a".into(),
             name: "a".into(),
         };
-        Some((found, Identity::of_test(write)))
+        Some((found, Stat::of_test(write)))
     }
 
     fn carry_out(&mut self, orders: Vec<Order<Fake>>) {

@@ -10,8 +10,8 @@ use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RemoveKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::super::scan::{BUILD_FOLDER_MARK, is_handler_name, is_hidden};
+use super::super::stat::Id;
 use super::Shared;
-use super::look::Id;
 use super::ways::{Interest, Ways};
 
 /// Where the system is listened to. `notify` has a thread of its own for it, which ends soon after this is dropped and calls

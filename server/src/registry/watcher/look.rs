@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::super::scan::{BUILD_FOLDER_MARK, ENTRIES_MAX, is_handler_name, is_hidden};
+use super::super::stat::{Id, Stat};
 use super::Watched;
 
 /// One look at everything that is watched.
@@ -101,45 +101,5 @@ impl File {
         let is_link = itself.as_ref().is_ok_and(Metadata::is_symlink);
         let target = is_link.then(|| seen(fs::metadata(path)).map(|metadata| Stat::of(&metadata)));
         Self { itself: itself.map(|metadata| Stat::of(&metadata)), target }
-    }
-}
-
-/// What changes when somebody writes to a file or puts another one in its place. The time of the last change of the inode finds
-/// also who sets the time of modification back, as `cp -p` does.
-#[derive(Debug, PartialEq, Eq)]
-struct Stat {
-    id: Id,
-    mode: u32,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stat {
-    fn of(metadata: &Metadata) -> Self {
-        let (size, modified, changed) = if metadata.is_dir() {
-            // As for `Entry::Folder`.
-            (0, (0, 0), (0, 0))
-        } else {
-            (
-                metadata.size(),
-                (metadata.mtime(), metadata.mtime_nsec()),
-                (metadata.ctime(), metadata.ctime_nsec()),
-            )
-        };
-        Self { id: Id::of(metadata), mode: metadata.mode(), size, modified, changed }
-    }
-}
-
-/// Which file it is, whatever its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Id {
-    device: u64,
-    inode: u64,
-}
-
-impl Id {
-    pub(super) fn of(metadata: &Metadata) -> Self {
-        Self { device: metadata.dev(), inode: metadata.ino() }
     }
 }

@@ -8,8 +8,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 use std::{env, fs};
 
+use super::super::stat::Id;
 use super::Watched;
-use super::look::Id;
 
 /// Folders to listen to, by their real paths; each folder once, under whatever names it is mounted.
 #[derive(Debug, Default)]
