@@ -114,7 +114,7 @@ fn a_handler_that_drains_finishes_its_sessions_on_the_old_code_until_the_deadlin
     let versions = Versions::new();
     let flags = "-DFLAGS=0";
     let server = server_with(&versions.build(1, &[flags]), |config| {
-        config.handlers.drain_seconds_max = Duration::from_secs(2);
+        config.handlers.drain_seconds_max = Duration::from_secs(5);
     });
     let mut old = server.connect("/versioned");
     assert_eq!(answer(&mut old, "a"), "v1:1:a");
