@@ -393,6 +393,46 @@ typedef struct wsh_handler_api {
  * Both tables stay good until shutdown returns. [control] */
 WSH_EXPORT wsh_status wsh_handler_entry_v1(const wsh_host_api *host, wsh_library *self, const wsh_handler_api **handler);
 
+/* ---- 5. Extensions --------------------------------------------------------------------------------------------------- */
+
+/* What not every server offers and not every library needs, in tables that are asked for by a versioned name:
+ * host->get_extension gives what the server implements, get_extension of wsh_handler_api what the library does. Each table begins
+ * with its size and only gets longer; NULL says that the other side does not know the name. */
+
+/* -- timers -- */
+
+#define WSH_TIMER "wsh.timer/1"
+
+/* Of the server. A timer has a number that the library chooses; starting one that runs begins it anew. It is heard `after_ms` later
+ * and then each `every_ms`; 0 is once. The least time is a millisecond. A timer is never early, and may be as late as its worker is
+ * busy; what a repeating one has missed meanwhile is left out. */
+typedef struct wsh_timer_api {
+    uint32_t size; /* of this table in bytes */
+    uint32_t reserved0;
+
+    /* Timers of a session, at most 64 at a time (WSH_E_TOO_BIG). They move with it to another generation, at their times, and end
+     * with it. Also inside export_state and import_state. Stopping one that does not run is WSH_E_NOT_FOUND. [session] */
+    wsh_status (*session_start)(wsh_session *, uint64_t token, uint64_t after_ms, uint64_t every_ms);
+    wsh_status (*session_stop)(wsh_session *, uint64_t token);
+
+    /* Timers of the library, at most 64 at a time (WSH_E_TOO_BIG). They end with this generation: stop in quiesce what should not
+     * go on while the last sessions are open. One that is stopped may be heard once more if it was due already. [any] */
+    wsh_status (*library_start)(wsh_library *, uint64_t token, uint64_t after_ms, uint64_t every_ms);
+    wsh_status (*library_stop)(wsh_library *, uint64_t token);
+} wsh_timer_api;
+
+/* Of the library; asked for once, after entry. NULL in it means: not implemented, and such timers pass unheard. */
+typedef struct wsh_timer_callbacks {
+    uint32_t size; /* of this table in bytes */
+    uint32_t reserved0;
+
+    /* The time of a session's timer has come. Also while it is closing, and not after on_close. [session] */
+    wsh_status (*on_timer)(void *session_ctx, wsh_session *, uint64_t token);
+
+    /* The time of a library's timer has come. Not after shutdown. [control] */
+    void (*on_library_timer)(void *library_ctx, uint64_t token);
+} wsh_timer_callbacks;
+
 #ifdef __cplusplus
 }
 #endif

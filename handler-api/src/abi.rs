@@ -301,3 +301,32 @@ pub type wsh_handler_entry_v1 = unsafe extern "C" fn(
 #[allow(unsafe_code)]
 // SAFETY: the tables are plain data; the pointers in them are only followed by functions that state their own conditions.
 unsafe impl Sync for wsh_handler_api {}
+
+// ---- extensions --------------------------------------------------------------------------------------------------------
+
+pub const WSH_TIMER: &std::ffi::CStr = c"wsh.timer/1";
+
+#[allow(non_camel_case_types)]
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct wsh_timer_api {
+    pub size: u32,
+    pub reserved0: u32,
+    pub session_start:
+        unsafe extern "C" fn(*mut wsh_session, token: u64, after_ms: u64, every_ms: u64) -> wsh_status,
+    pub session_stop: unsafe extern "C" fn(*mut wsh_session, token: u64) -> wsh_status,
+    pub library_start:
+        unsafe extern "C" fn(*mut wsh_library, token: u64, after_ms: u64, every_ms: u64) -> wsh_status,
+    pub library_stop: unsafe extern "C" fn(*mut wsh_library, token: u64) -> wsh_status,
+}
+
+#[allow(non_camel_case_types)]
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct wsh_timer_callbacks {
+    pub size: u32,
+    pub reserved0: u32,
+    pub on_timer:
+        Option<unsafe extern "C" fn(session_ctx: *mut c_void, *mut wsh_session, token: u64) -> wsh_status>,
+    pub on_library_timer: Option<unsafe extern "C" fn(library_ctx: *mut c_void, token: u64)>,
+}

@@ -4,7 +4,7 @@
 //! handler inside a fence, and turns what comes back into a status. Not for use by hand.
 
 use std::any::Any;
-use std::ffi::c_void;
+use std::ffi::{CStr, c_char, c_void};
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -16,6 +16,7 @@ use crate::handler::{Close, Handler};
 use crate::host;
 use crate::message::Message;
 use crate::reload::Reload;
+use crate::timer;
 use crate::upgrade::Upgrade;
 use crate::websocket::WebSocket;
 
@@ -172,7 +173,7 @@ pub const fn table<H: Handler>(reload: &Reload) -> wsh_handler_api {
         import_state: reload.import_state,
         quiesce: Some(quiesce::<H>),
         shutdown: Some(shutdown::<H>),
-        get_extension: None,
+        get_extension: Some(get_extension::<H>),
     }
 }
 
@@ -383,6 +384,14 @@ unsafe extern "C" fn free_session<H: Handler>(ctx: *mut c_void) {
         // SAFETY: the object came from `accept::<H>`, and this is the last call for it (wsh.h).
         drop(unsafe { Box::from_raw(ctx.cast::<H>()) });
     });
+}
+
+unsafe extern "C" fn get_extension<H: Handler>(_: *mut c_void, id: *const c_char) -> *const c_void {
+    // SAFETY: the host passes a name that ends with a NUL (wsh.h).
+    match unsafe { CStr::from_ptr(id) } {
+        id if id == abi::WSH_TIMER => (&raw const *timer::Callbacks::<H>::TABLE).cast(),
+        _ => std::ptr::null(),
+    }
 }
 
 unsafe extern "C" fn quiesce<H: Handler>(_: *mut c_void) {

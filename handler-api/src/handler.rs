@@ -39,6 +39,12 @@ pub trait Handler: Sized + Send + 'static {
         _ = socket;
     }
 
+    /// The time of a timer has come that was started by [`WebSocket::set_timer`] or [`WebSocket::set_interval`], here or in the
+    /// code before, with this number.
+    fn on_timer(&mut self, socket: &WebSocket, id: u64) {
+        _ = (socket, id);
+    }
+
     /// The peer begins the closing handshake. Returns the code of the answer; by default the peer's own. What is sent here goes
     /// out before the answer.
     fn on_closing(&mut self, socket: &WebSocket, close: Close<'_>) -> u16 {
@@ -61,6 +67,12 @@ pub trait Handler: Sized + Send + 'static {
     /// log and on its start screen.
     fn on_load() -> Result<(), String> {
         Ok(())
+    }
+
+    /// The time of a timer of the library has come, started by [`timer::set_timer`](crate::timer::set_timer) or
+    /// [`timer::set_interval`](crate::timer::set_interval). On the thread of `on_load`.
+    fn on_library_timer(id: u64) {
+        _ = id;
     }
 
     /// No new session comes to this code: stop timers and background work. Sessions may still be open.

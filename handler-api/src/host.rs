@@ -1,6 +1,6 @@
 //! The host's table and this library's own pointer, as the entry function received them.
 
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::abi::{self, wsh_host_api, wsh_library, wsh_slice, wsh_status};
@@ -32,6 +32,20 @@ pub(crate) fn table() -> &'static wsh_host_api {
 
 pub(crate) fn library() -> *mut wsh_library {
     LIBRARY.load(Ordering::Acquire).cast()
+}
+
+/// A table of functions that not every host offers. `None` also outside of a host.
+///
+/// # Safety
+/// `T` is the type that wsh.h gives this name: it begins with its size, and has functions behind that.
+pub(crate) unsafe fn extension<T>(id: &CStr) -> Option<&'static T> {
+    let table = find()?;
+    // SAFETY: table and library are good as long as code of this library runs, and the name ends with a NUL. [any]
+    let found = unsafe { (table.get_extension)(library(), id.as_ptr()) };
+    // SAFETY: a table of the host begins with its size and is good until shutdown has returned (wsh.h).
+    let size = unsafe { found.cast::<u32>().as_ref() }?;
+    // SAFETY: the caller's promise, and the table is long enough.
+    (*size as usize >= size_of::<T>()).then(|| unsafe { &*found.cast::<T>() })
 }
 
 /// Asks the host for a slice. `None` if there is none.

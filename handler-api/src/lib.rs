@@ -39,7 +39,7 @@
 //!
 //! The modules: [`Handler`] is the trait; [`Upgrade`] and [`Reject`] are the opening handshake; [`WebSocket`] is the session
 //! inside a callback and [`Handle`] the session from anywhere; [`Migrate`] takes sessions along when the library is replaced;
-//! [`log`] writes to the server's log; [`export_handler!`] makes the symbols that the server looks for; `testing` is a host for
+//! [`log`] writes to the server's log; [`timer`] lets time pass; [`export_handler!`] makes the symbols that the server looks for; `testing` is a host for
 //! tests, behind the feature of that name. [`abi`] is the C contract under all of it, specified in `include/wsh.h`.
 //!
 //! No function of a handler may unwind into the server: `export_handler!` fences each callback. A panic ends the session it
@@ -63,6 +63,8 @@ pub mod reload;
 #[allow(unsafe_code)]
 pub mod testing;
 #[allow(unsafe_code)]
+pub mod timer;
+#[allow(unsafe_code)]
 mod upgrade;
 #[allow(unsafe_code)]
 mod websocket;
@@ -70,6 +72,7 @@ mod websocket;
 pub use handler::{Close, Handler};
 pub use message::{CloseError, Kind, Message, ReadyState, SendStatus};
 pub use migrate::{Busy, Migrate};
+pub use timer::TimerError;
 pub use upgrade::{InvalidHeader, ProtocolError, Reject, Upgrade};
 pub use websocket::{Handle, WebSocket};
 

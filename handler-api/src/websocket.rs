@@ -28,6 +28,10 @@ impl WebSocket {
         Self { raw }
     }
 
+    pub(crate) fn as_raw(&self) -> *mut wsh_session {
+        self.raw
+    }
+
     /// Sends a message: a [`Message`], `&str`, `&String`, `&[u8]`, `&Vec<u8>`. What one callback sends goes out together when it
     /// has returned.
     #[inline]

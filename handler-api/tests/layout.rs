@@ -60,6 +60,17 @@ fn a_c_compiler_and_rustc_lay_the_contract_out_alike() {
             on_writable, on_closing, on_error, on_close, free_session, export_state, cancel_export, import_state,
             quiesce, shutdown, get_extension,
         }
+        wsh_timer_api { size, reserved0, session_start, session_stop, library_start, library_stop }
+        wsh_timer_callbacks { size, reserved0, on_timer, on_library_timer }
+    }
+    // The names of extensions, as the sum over their characters.
+    let extensions: Vec<(&str, &std::ffi::CStr)> = vec![("WSH_TIMER", abi::WSH_TIMER)];
+    for (name, id) in extensions {
+        let sum = id
+            .to_bytes()
+            .iter()
+            .fold(0, |sum: usize, byte| sum.wrapping_mul(31).wrapping_add(usize::from(*byte)));
+        facts.push((format!("sum({name})"), sum));
     }
     constants! { facts:
         WSH_ABI_MAJOR WSH_ABI_MINOR
@@ -76,7 +87,9 @@ fn a_c_compiler_and_rustc_lay_the_contract_out_alike() {
     facts.push(("(size_t)wsh_handler_info.state_version".into(), 7));
     let mut source = String::from(
         "#include <stdio.h>\n#include \"wsh.h\"\n\
-         WSH_HANDLER_INFO_WITH_STATE(\"name\", \"1.0\", WSH_LIBRARY_MIGRATES, 7);\nint main(void) {\n",
+         WSH_HANDLER_INFO_WITH_STATE(\"name\", \"1.0\", WSH_LIBRARY_MIGRATES, 7);\n\
+         static size_t sum(const char *id) {\n  size_t sum = 0;\n  \
+         for (; *id; id++) sum = sum * 31 + (unsigned char)*id;\n  return sum;\n}\nint main(void) {\n",
     );
     for (expression, _) in &facts {
         source.push_str(&format!("  printf(\"%zu\\n\", {expression});\n"));

@@ -1,6 +1,6 @@
 //! The host's table: what a handler asks of the server, done to the objects of the fake.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::sync::Arc;
 
 use super::Sent;
@@ -80,7 +80,7 @@ unsafe fn fake_upgrade<'a>(upgrade: *mut wsh_upgrade) -> &'a mut FakeUpgrade {
 
 /// # Safety
 /// The pointer is the one that `FakeSession` passes, inside its callback, or a handle that is still held.
-unsafe fn shared<'a, T>(session: *mut T) -> &'a Shared {
+pub(super) unsafe fn shared<'a, T>(session: *mut T) -> &'a Shared {
     // SAFETY: the caller's promise.
     unsafe { &*session.cast::<Shared>().cast_const() }
 }
@@ -90,8 +90,12 @@ unsafe extern "C" fn log(_: *mut wsh_library, level: u32, message: *const u8, le
     eprintln!("log level {level}: {}", unsafe { text(message, len) });
 }
 
-unsafe extern "C" fn get_extension(_: *mut wsh_library, _: *const c_char) -> *const c_void {
-    std::ptr::null()
+unsafe extern "C" fn get_extension(_: *mut wsh_library, id: *const c_char) -> *const c_void {
+    // SAFETY: wsh.h.
+    match unsafe { CStr::from_ptr(id) } {
+        id if id == abi::WSH_TIMER => (&raw const super::timers::TABLE).cast(),
+        _ => std::ptr::null(),
+    }
 }
 
 unsafe extern "C" fn upgrade_attribute(

@@ -16,6 +16,8 @@
 //! assert_eq!(session.sent(), [Sent::Text("hello".into())]);
 //! ```
 //!
+//! Time passes for timers when the test says so: [`FakeSession::advance`].
+//!
 //! What becomes of a session when the library is replaced is tested with [`FakeSession::reload`], of a state that an older version
 //! wrote with [`Fake::import`].
 
@@ -23,6 +25,7 @@ mod host;
 mod reload;
 mod session;
 mod shared;
+mod timers;
 
 use std::fmt;
 use std::marker::PhantomData;

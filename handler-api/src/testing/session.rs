@@ -158,7 +158,10 @@ impl<H: Handler> FakeSession<H> {
         }
     }
 
-    fn call(&mut self, callback: impl FnOnce(&wsh_handler_api, *mut c_void, *mut wsh_session) -> wsh_status) {
+    pub(super) fn call(
+        &mut self,
+        callback: impl FnOnce(&wsh_handler_api, *mut c_void, *mut wsh_session) -> wsh_status,
+    ) {
         self.call_once(callback);
         self.run_asked();
     }

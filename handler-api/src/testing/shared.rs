@@ -43,6 +43,7 @@ pub(super) struct State {
     /// Inside export_state or import_state: the session's own functions send nothing.
     pub(super) is_silent: bool,
     pub(super) freed: bool,
+    pub(super) timers: super::timers::Timers,
 }
 
 #[derive(Debug)]
@@ -62,6 +63,7 @@ impl Shared {
             send_status: abi::WSH_OK,
             is_silent: false,
             freed: false,
+            timers: super::timers::Timers::default(),
         };
         Arc::new(Self { request, chosen, state: Mutex::new(state) })
     }

@@ -14,7 +14,7 @@ use crate::sync::Mutex;
 /// Commands for one worker, in their order, and the bell that wakes it.
 ///
 /// Its length is bounded by what posts to it: upgrades and sessions in transit by the connections that the
-/// server admits, messages by the limits of each session's place; wake-ups and overflows stand in it once for each session.
+/// server admits, messages by the limits of each session's place; wake-ups and overflows stand in it once for each session, what is about the library once.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     queue: Mutex<Queue>,
@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Configure(Arc<Limits>),
     /// Let the sessions go, this way, and say when the last one is gone.
     Leave(Leave),
+    /// To worker 0: the library has started a timer.
+    LibraryTimers,
     /// To worker 0: no session is left, and none will come.
     Quiesce,
     /// End the thread.

@@ -150,7 +150,7 @@ impl Worker {
             warn!("cannot stop watching a socket: {cause}");
         }
         let session = self.sessions.remove(key.slot).expect("it was there a moment ago");
-        let (moving, kept) = session.leave(state, &self.env);
+        let (moving, kept) = session.leave(state, &mut self.desk, &self.env);
         self.in_transit.insert(key, kept);
         to.adopt(InTransit::new(moving, to.number()));
     }

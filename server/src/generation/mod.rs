@@ -12,7 +12,9 @@ mod inbox;
 mod leave;
 mod leaving;
 mod poller;
+mod services;
 mod table;
+mod timers;
 mod upgrade;
 mod worker;
 
@@ -30,6 +32,8 @@ use tracing::{info, warn};
 
 pub(crate) use inbox::{Command, Inbox};
 pub(crate) use leave::Leave;
+pub(crate) use services::Services;
+pub(crate) use timers::Timer;
 pub(crate) use upgrade::{Decision, Refusal, Ticket, UpgradeCall, UpgradeRequest};
 pub(crate) use worker::{Desk, Env};
 
@@ -59,6 +63,8 @@ pub(crate) struct Generation {
     workers: Vec<Worker>,
     /// The threads that run the library's code, and the keys they made.
     owner: Arc<Owner>,
+    /// What the library can ask for; made with worker 0.
+    services: OnceLock<Arc<Services>>,
     /// Set by worker 0 when the library is mapped; the other workers start with it. Taken out again at the end.
     library: Mutex<Option<Arc<HandlerLibrary>>>,
     gate: Gate,
@@ -146,6 +152,7 @@ impl Generation {
             limits: ArcSwap::new(limits),
             state_bytes_max: blueprint.state_bytes_max,
             workers: (0..workers).map(|_| worker()).collect(),
+            services: OnceLock::new(),
             library: Mutex::new(None),
             gate: Gate::new(workers),
             left: OnceLock::new(),
@@ -334,7 +341,7 @@ impl Generation {
             generation.owner.claim_thread();
             let library = match loaded {
                 None => lock(&generation.library).clone(),
-                Some(loaded) => generation.load_library(&loaded),
+                Some(loaded) => generation.load_library(&its_inbox, &loaded),
             };
             if let Some(library) = library {
                 worker::run(index, generation, library, poller, its_inbox);
@@ -347,8 +354,13 @@ impl Generation {
     }
 
     /// On worker 0: maps and initialises the library.
-    fn load_library(&self, loaded: &SyncSender<Result<(), LoadError>>) -> Option<Arc<HandlerLibrary>> {
-        let identity = Identity::new(self.name.clone(), self.number);
+    fn load_library(
+        &self,
+        inbox: &Arc<Inbox>,
+        loaded: &SyncSender<Result<(), LoadError>>,
+    ) -> Option<Arc<HandlerLibrary>> {
+        let services = self.services.get_or_init(|| Arc::new(Services::new(inbox.clone())));
+        let identity = Identity::new(self.name.clone(), self.number, services.clone());
         let mut library = match HandlerLibrary::map(self.staged.path(), identity, &self.owner) {
             Ok(library) => library,
             Err(error) => {

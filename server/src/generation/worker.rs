@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use handler_api::abi;
 use http::StatusCode;
@@ -23,6 +23,7 @@ use super::inbox::{Command, Inbox};
 use super::leaving::{Leaving, PACE};
 use super::poller::{Batch, Poller, Ready};
 use super::table::Table;
+use super::timers::{TIMERS_MAX, Timers};
 use super::upgrade::{AcceptedKey, Decision, Refusal, Ticket, UpgradeCall, UpgradeRequest};
 use crate::config::Limits;
 use crate::handler::{Failure, HandlerLibrary, Instance};
@@ -34,6 +35,9 @@ const BATCHES_PER_WAKE: usize = 8;
 /// Fewer events than this in a batch: the rest of the world was quiet, and asking again would only cost a system call.
 const SMALL_BATCH: usize = 16;
 
+/// Timers of sessions that are heard before sockets get their turn.
+const TIMERS_PER_TURN: usize = 256;
+
 /// What all sessions of a worker share and write to.
 pub(crate) struct Desk {
     /// What the session whose turn it is has sent; empty between turns.
@@ -41,6 +45,8 @@ pub(crate) struct Desk {
     /// Seconds since the server began, from 1 on: the same for every worker, so that a deadline stays what it is when a
     /// session moves. The only clock of sessions.
     pub(crate) now: u32,
+    /// Of the sessions of this worker.
+    pub(crate) timers: Timers<SessionKey>,
 }
 
 /// What all sessions of a worker share and only read.
@@ -72,6 +78,8 @@ pub(super) struct Worker {
     again: Vec<SessionKey>,
     commands: Vec<Command>,
     pub(super) leaving: Option<Leaving>,
+    /// When the next timer of the library is due; only on worker 0.
+    library_due: Option<Instant>,
     exits: bool,
 }
 
@@ -127,7 +135,11 @@ impl Worker {
             sessions: Table::new(),
             accepted: Table::new(),
             buffer,
-            desk: Desk { cork: Vec::new(), now: generation.surroundings.clock.now() },
+            desk: Desk {
+                cork: Vec::new(),
+                now: generation.surroundings.clock.now(),
+                timers: Timers::default(),
+            },
             env: Env { library, generation, inbox, limits, protocol_limits, keeps_request },
             load,
             in_transit: HashMap::new(),
@@ -135,6 +147,7 @@ impl Worker {
             again: Vec::new(),
             commands: Vec::new(),
             leaving: None,
+            library_due: None,
             exits: false,
         })
     }
@@ -143,17 +156,26 @@ impl Worker {
         let epoll = self.poller.register()?;
         let mut second = interval(Duration::from_secs(1));
         let mut pace = interval(PACE);
+        let mut alarm = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
         while !self.exits {
             let needs_clock = !self.sessions.is_empty() || self.leaving.is_some();
-            // All branches are cancel safe: readiness stays set, and a missed tick comes at once.
+            let next_timer = self.next_timer();
+            if let Some(due) = next_timer.map(Into::into).filter(|due| *due != alarm.deadline()) {
+                alarm.as_mut().reset(due);
+            }
+            // All branches are cancel safe: readiness stays set, a missed tick comes at once, and the alarm goes on.
             let ready = tokio::select! {
                 ready = epoll.readable() => Some(ready?),
                 _ = second.tick(), if needs_clock => None,
                 _ = pace.tick(), if self.is_paced() => None,
+                () = &mut alarm, if next_timer.is_some() => None,
                 () = tokio::task::yield_now(), if self.is_sweeping() => None,
             };
             self.advance_clock();
             self.sweep();
+            if next_timer.is_some() {
+                self.run_timers();
+            }
             let Some(mut ready) = ready else { continue };
             if self.turn()? {
                 // Clears what tokio had seen when the turn began; what became ready since then is a new event.
@@ -257,6 +279,7 @@ impl Worker {
             Command::Returned(key, moving, why) => self.take_back(key, *moving, why),
             Command::Configure(limits) => self.configure(limits),
             Command::Leave(leave) => self.begin_to_leave(leave),
+            Command::LibraryTimers => self.look_at_library_timers(),
             Command::Quiesce => self.env.library.quiesce(),
             Command::Exit => self.exit(),
         }
@@ -347,6 +370,37 @@ impl Worker {
             let next = session.on_tick(&mut self.desk, &self.env);
             self.after(key, next);
         }
+    }
+
+    /// When the next timer is due, of a session or of the library.
+    fn next_timer(&self) -> Option<Instant> {
+        let of_sessions = self.desk.timers.next_due();
+        of_sessions.into_iter().chain(self.library_due).min()
+    }
+
+    /// Lets the timers be heard whose time has come, some at a time.
+    fn run_timers(&mut self) {
+        let now = Instant::now();
+        for _ in 0..TIMERS_PER_TURN {
+            let Some((key, token)) = self.desk.timers.take_due(now) else { break };
+            let Some(session) = session_of(&mut self.sessions, key) else { continue };
+            let next = session.on_timer(token, &mut self.desk, &self.env);
+            self.after(key, next);
+        }
+        if self.library_due.is_none_or(|due| due > now) {
+            return;
+        }
+        let generation = self.env.generation.clone();
+        let Some(services) = generation.services.get() else { return };
+        for _ in 0..TIMERS_MAX {
+            let Some(token) = services.take_due(now) else { break };
+            self.env.library.on_library_timer(token);
+        }
+        self.look_at_library_timers();
+    }
+
+    fn look_at_library_timers(&mut self) {
+        self.library_due = self.env.generation.services.get().and_then(|services| services.next_due());
     }
 
     fn configure(&mut self, limits: Arc<Limits>) {

@@ -126,9 +126,9 @@ impl EscapeControls for str {
     }
 }
 
-unsafe extern "C" fn get_extension(_: *mut wsh_library, _: *const c_char) -> *const c_void {
-    // None exist in ABI 1.0; a library asks and carries on without.
-    std::ptr::null()
+unsafe extern "C" fn get_extension(_: *mut wsh_library, id: *const c_char) -> *const c_void {
+    // SAFETY: the library passes a name that ends with a NUL (wsh.h).
+    unsafe { super::extension::find(id) }
 }
 
 // ---- opening handshake -------------------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ unsafe extern "C" fn upgrade_reject(
 
 /// # Safety
 /// `session` is the pointer that a callback of this session was given, and that callback has not returned yet.
-unsafe fn session_call<'a>(session: *mut wsh_session) -> &'a mut Call<'a> {
+pub(super) unsafe fn session_call<'a>(session: *mut wsh_session) -> &'a mut Call<'a> {
     // SAFETY: the caller's promise; the server lends the call to the library for the length of the callback and touches
     // nothing in it meanwhile. Callbacks do not nest, so this is the only reference.
     unsafe { &mut *session.cast() }

@@ -13,6 +13,13 @@ use crate::session::Call;
 #[derive(Debug)]
 pub(crate) struct Instance(*mut c_void);
 
+impl Instance {
+    /// What the library knows it by.
+    pub(super) fn object(&self) -> *mut c_void {
+        self.0
+    }
+}
+
 /// What a callback asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -41,7 +48,7 @@ impl fmt::Display for Failure {
 }
 
 impl Verdict {
-    fn of(status: i32) -> Self {
+    pub(super) fn of(status: i32) -> Self {
         match status {
             abi::WSH_DONE => Self::Done,
             abi::WSH_E_PANIC => Self::Fail(Failure::Panic),
@@ -243,6 +250,6 @@ unsafe extern "C" fn take_state(sink: *mut c_void, data: *const u8, len: usize) 
 
 /// What a library sees of a session during one callback. The host functions turn it back into the `Call` that it is; nobody
 /// else touches the call until the callback returns.
-fn session_pointer(call: &mut Call<'_>) -> *mut abi::wsh_session {
+pub(super) fn session_pointer(call: &mut Call<'_>) -> *mut abi::wsh_session {
     std::ptr::from_mut(call).cast()
 }

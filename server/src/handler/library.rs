@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use handler_api::abi;
 
+use super::extension::Extensions;
 use super::host;
 use super::{Owner, Retained, unmap};
+use crate::generation::Services;
 
 /// A library that was loaded, initialised and found healthy.
 ///
@@ -19,6 +21,8 @@ use super::{Owner, Retained, unmap};
 pub(crate) struct HandlerLibrary {
     /// Without a function until [`enter`](HandlerLibrary::enter) has succeeded.
     pub(super) table: abi::wsh_handler_api,
+    /// As the table.
+    pub(super) extensions: Extensions,
     /// The library may log as long as it is mapped, also from its destructors, so this is freed after it is unmapped, or never.
     identity: ManuallyDrop<Box<Identity>>,
     // Never closed by a drop. Unmapping is sound only after every thread that ran its code is gone, and that is decided by the
@@ -35,11 +39,13 @@ pub(crate) struct Identity {
     pub(crate) generation: u64,
     /// The last thing the library logged as an error, so that a refused load can say why.
     pub(super) last_error: Mutex<Option<String>>,
+    /// What the library can ask for beyond the functions that are about sessions.
+    pub(super) services: Arc<Services>,
 }
 
 impl Identity {
-    pub(crate) fn new(name: Arc<str>, generation: u64) -> Self {
-        Self { name, generation, last_error: Mutex::new(None) }
+    pub(crate) fn new(name: Arc<str>, generation: u64, services: Arc<Services>) -> Self {
+        Self { name, generation, last_error: Mutex::new(None), services }
     }
 }
 
@@ -119,6 +125,7 @@ impl HandlerLibrary {
         Ok(Self {
             // SAFETY: all-zero is a valid table: no context and no function.
             table: unsafe { std::mem::zeroed() },
+            extensions: Extensions::default(),
             identity: ManuallyDrop::new(Box::new(identity)),
             mapped: ManuallyDrop::new(mapped),
             path: path.to_owned(),
@@ -141,6 +148,7 @@ impl HandlerLibrary {
             return Err(LoadError::Entry { status, said: self.identity.take_last_error() });
         }
         self.table = read_table(table)?;
+        self.extensions = Extensions::of(&self.table);
         self.check_health()
     }
 

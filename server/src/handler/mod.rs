@@ -5,6 +5,7 @@
 //!
 //! Only this folder turns pointers of the C contract (`handler-api/include/wsh.h`) into references and back.
 
+mod extension;
 mod host;
 mod instance;
 mod library;

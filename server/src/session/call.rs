@@ -1,6 +1,7 @@
 //! A session as its handler sees it during one callback: what `wsh_session *` points at.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use handler_api::abi::{self, wsh_status};
 use wshd_protocol::{Kind, ReadyState, close};
@@ -134,6 +135,14 @@ impl<'a> Call<'a> {
 
     pub(crate) fn header_at(&self, index: usize) -> Option<(&[u8], &[u8])> {
         self.link.head.headers().nth(index)
+    }
+
+    pub(crate) fn start_timer(&mut self, token: u64, after_ms: u64, every_ms: u64) -> wsh_status {
+        self.desk.timers.start(self.link.key, token, after_ms, every_ms, Instant::now())
+    }
+
+    pub(crate) fn stop_timer(&mut self, token: u64) -> wsh_status {
+        self.desk.timers.stop(self.link.key, token)
     }
 
     pub(crate) fn handle(&mut self) -> Arc<Handle> {

@@ -403,6 +403,13 @@ impl Session {
         self.next()
     }
 
+    /// A timer of the handler is due.
+    pub(crate) fn on_timer(&mut self, token: u64, desk: &mut Desk, env: &Env) -> Next {
+        self.call(desk, env, |library, instance, call| library.on_timer(instance, call, token));
+        self.flush(desk, env);
+        self.next()
+    }
+
     /// A message must arrive at a minimum rate after its first seconds, so that dribbling does not hold memory.
     fn is_too_slow(&self, limits: &crate::config::Limits, now: u32) -> Option<String> {
         if self.ticks.message_began == 0 {
@@ -446,6 +453,7 @@ impl Session {
         }
         env.library.on_close(&instance, &mut call, code, reason, was_clean);
         env.library.free(instance);
+        desk.timers.take(self.link.key);
         outcome.log(&env.generation, &self.link);
     }
 
@@ -460,6 +468,7 @@ impl Session {
         let why = "handler panicked".to_owned();
         self.link.fail(close::INTERNAL, "", desk);
         env.library.free(instance);
+        desk.timers.take(self.link.key);
         Outcome::Failed { code: close::INTERNAL, why }.log(&env.generation, &self.link);
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use handler_api::abi;
 
 use super::{Call, Handle, Link, Phase, Place, Session, SessionKey, Stream, Ticks};
-use crate::generation::{Command, Desk, Env, Inbox};
+use crate::generation::{Command, Desk, Env, Inbox, Timer};
 use crate::handler::{Failure, Instance};
 
 /// Whether a session may still leave the generation it is on.
@@ -49,6 +49,7 @@ pub(crate) struct Moving {
     place: Option<Arc<Place>>,
     state: Vec<u8>,
     state_version: u32,
+    timers: Vec<Timer>,
     home: Arc<Inbox>,
     key: SessionKey,
 }
@@ -127,14 +128,16 @@ impl Session {
     }
 
     /// Takes an exported session apart.
-    pub(crate) fn leave(mut self, state: Vec<u8>, env: &Env) -> (Moving, Kept) {
+    pub(crate) fn leave(mut self, state: Vec<u8>, desk: &mut Desk, env: &Env) -> (Moving, Kept) {
         let instance = self.instance.take().expect("a session that was exported has an object");
         let handle = self.link.handle.take();
         let place = handle.as_ref().map(|handle| handle.place().clone());
         let key = self.link.key;
         let state_version = env.generation.info().state_version;
+        let timers = desk.timers.take(key);
         let Self { link, ticks, .. } = self;
-        let moving = Moving { link, ticks, place, state, state_version, home: env.inbox.clone(), key };
+        let home = env.inbox.clone();
+        let moving = Moving { link, ticks, place, state, state_version, timers, home, key };
         (moving, Kept { instance, handle })
     }
 }
@@ -154,6 +157,7 @@ impl Moving {
         link.key = key;
         let handle = |place: &Arc<Place>| Arc::new(Handle::at(place.clone(), env.generation.clone()));
         link.handle = self.place.as_ref().map(handle);
+        desk.timers.put(key, &self.timers);
         let imported =
             env.library.import_state(&mut Call::frozen(link, desk, env), self.state_version, &self.state);
         let Ok(instance) = imported else {
@@ -162,6 +166,7 @@ impl Moving {
                 handle.set_gone();
             }
             link.key = self.key;
+            desk.timers.take(key);
             return Err(self);
         };
         let Self { link, ticks, place, home, key: old, .. } = *self;
@@ -177,8 +182,9 @@ impl Moving {
         desk: &mut Desk,
         env: &Env,
     ) -> Session {
-        let Self { mut link, ticks, .. } = self;
+        let Self { mut link, ticks, timers, .. } = self;
         link.key = key;
+        desk.timers.put(key, &timers);
         link.handle = kept.handle;
         let stay = if why == Returned::Refused { Stay::ForGood } else { Stay::Unasked };
         let mut session = Session::with(link, kept.instance, ticks, stay);

@@ -10,6 +10,7 @@ mod limits; // every bound of `[limits]` is reached once
 mod messages; // text, binary, sizes, fragments, control frames, closing
 mod program; // command line, screen, messages, signals, exit codes
 mod reload; // new code under open connections
+mod services; // what a handler can ask of the server beyond its session
 mod shutdown; // the end of the server
 mod tidy;
 mod upgrade; // the opening handshake and its refusals // what the documents say about the code is true

@@ -15,6 +15,7 @@ use libloading::{Library, Symbol};
 use tempfile::TempDir;
 
 use super::super::{Identity, Owner, Retained, host, unmap};
+use crate::generation::{Inbox, Services};
 
 /// Long enough for any machine; nothing waits so long unless it is broken.
 pub(super) const LONG: Duration = Duration::from_secs(120);
@@ -213,13 +214,19 @@ fn enter(library: &Library) -> Option<Box<Identity>> {
     // SAFETY: the type of wsh.h.
     let entry: Symbol<'_, abi::wsh_handler_entry_v1> =
         unsafe { library.get(abi::ENTRY_SYMBOL.as_bytes()) }.ok()?;
-    let identity = Box::new(Identity::new("it".into(), 1));
+    let identity = Box::new(Identity::new("it".into(), 1, services()));
     let mut table: *const abi::wsh_handler_api = std::ptr::null();
     // SAFETY: a static, an identity that outlives the library, and a slot.
     let status =
         unsafe { entry(&raw const host::TABLE, (&raw const *identity).cast_mut().cast(), &raw mut table) };
     assert_eq!(status, abi::WSH_OK);
     Some(identity)
+}
+
+/// Of a generation without workers: what is asked of them waits for ever.
+fn services() -> Arc<Services> {
+    let bell = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).expect("an eventfd");
+    Arc::new(Services::new(Arc::new(Inbox::new(bell))))
 }
 
 pub(super) fn call(library: &Library, function: &str, argument: i32) -> i32 {

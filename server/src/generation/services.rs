@@ -1,0 +1,56 @@
+//! What a library may ask for that is about itself and not about one session. From any thread.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use handler_api::abi::{self, wsh_status};
+
+use super::inbox::{Command, Inbox};
+use super::timers::Timers;
+
+/// One for each generation.
+#[derive(Debug)]
+pub(crate) struct Services {
+    /// Of worker 0.
+    inbox: Arc<Inbox>,
+    timers: Mutex<Timers<()>>,
+    /// Worker 0 was told that the timers have changed, and has not looked yet.
+    change_is_posted: AtomicBool,
+}
+
+impl Services {
+    pub(crate) fn new(inbox: Arc<Inbox>) -> Self {
+        Self { inbox, timers: Mutex::default(), change_is_posted: AtomicBool::new(false) }
+    }
+
+    // ---- timers of the library -----------------------------------------------------------------------------------------
+
+    pub(crate) fn start_timer(&self, token: u64, after_ms: u64, every_ms: u64) -> wsh_status {
+        let status = self.timers().start((), token, after_ms, every_ms, Instant::now());
+        if status >= abi::WSH_OK && !self.change_is_posted.swap(true, Ordering::AcqRel) {
+            // A worker that has ended hears no timers.
+            let _ = self.inbox.post(Command::LibraryTimers);
+        }
+        status
+    }
+
+    pub(crate) fn stop_timer(&self, token: u64) -> wsh_status {
+        // Worker 0 may wake up for it and find nothing.
+        self.timers().stop((), token)
+    }
+
+    /// When worker 0 is to look again.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.change_is_posted.store(false, Ordering::Release);
+        self.timers().next_due()
+    }
+
+    pub(super) fn take_due(&self, now: Instant) -> Option<u64> {
+        self.timers().take_due(now).map(|((), token)| token)
+    }
+
+    fn timers(&self) -> MutexGuard<'_, Timers<()>> {
+        self.timers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,117 @@
+//! What the server offers beyond the table of `host`: extensions, each a table of functions that is asked for by its name.
+//!
+//! In: pointers, as in `host`. Out: calls of safe methods of the session, or of the library's `Services`.
+
+use std::ffi::{CStr, c_char, c_void};
+
+use handler_api::abi::{self, wsh_library, wsh_session, wsh_status, wsh_timer_api};
+
+use super::host::session_call;
+use super::instance::{Instance, Verdict, session_pointer};
+use super::library::{HandlerLibrary, Identity};
+use crate::generation::Services;
+use crate::session::Call;
+
+/// # Safety
+/// `id` is a name that ends with a NUL.
+pub(super) unsafe fn find(id: *const c_char) -> *const c_void {
+    // SAFETY: the caller's promise.
+    match unsafe { CStr::from_ptr(id) } {
+        id if id == abi::WSH_TIMER => (&raw const TIMER).cast(),
+        _ => std::ptr::null(),
+    }
+}
+
+/// # Safety
+/// `library` is the pointer that the entry was given, and shutdown has not returned yet.
+unsafe fn services<'a>(library: *mut wsh_library) -> &'a Services {
+    // SAFETY: the caller's promise; the identity lives until the library is unmapped, and is only read.
+    &unsafe { &*library.cast::<Identity>() }.services
+}
+
+// ---- timers ------------------------------------------------------------------------------------------------------------
+
+static TIMER: wsh_timer_api = wsh_timer_api {
+    size: size_of::<wsh_timer_api>() as u32,
+    reserved0: 0,
+    session_start,
+    session_stop,
+    library_start,
+    library_stop,
+};
+
+unsafe extern "C" fn session_start(
+    session: *mut wsh_session,
+    token: u64,
+    after_ms: u64,
+    every_ms: u64,
+) -> wsh_status {
+    // SAFETY: called inside a callback with its session (wsh.h).
+    unsafe { session_call(session) }.start_timer(token, after_ms, every_ms)
+}
+
+unsafe extern "C" fn session_stop(session: *mut wsh_session, token: u64) -> wsh_status {
+    // SAFETY: called inside a callback with its session (wsh.h).
+    unsafe { session_call(session) }.stop_timer(token)
+}
+
+unsafe extern "C" fn library_start(
+    library: *mut wsh_library,
+    token: u64,
+    after_ms: u64,
+    every_ms: u64,
+) -> wsh_status {
+    // SAFETY: called with the pointer of the entry (wsh.h).
+    unsafe { services(library) }.start_timer(token, after_ms, every_ms)
+}
+
+unsafe extern "C" fn library_stop(library: *mut wsh_library, token: u64) -> wsh_status {
+    // SAFETY: called with the pointer of the entry (wsh.h).
+    unsafe { services(library) }.stop_timer(token)
+}
+
+// ---- what libraries offer ----------------------------------------------------------------------------------------------
+
+/// The callbacks that a library has beyond its table.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Extensions {
+    on_timer: Option<unsafe extern "C" fn(*mut c_void, *mut wsh_session, u64) -> wsh_status>,
+    on_library_timer: Option<unsafe extern "C" fn(*mut c_void, u64)>,
+}
+
+impl Extensions {
+    /// Asks the library, on its control thread, right after its entry.
+    pub(super) fn of(table: &abi::wsh_handler_api) -> Self {
+        let Some(get_extension) = table.get_extension else { return Self::default() };
+        // SAFETY: control thread; the library is mapped and initialised; the name ends with a NUL.
+        let found = unsafe { get_extension(table.library_ctx, abi::WSH_TIMER.as_ptr()) };
+        let found = found.cast::<abi::wsh_timer_callbacks>();
+        if found.is_null() {
+            return Self::default();
+        }
+        // SAFETY: a table of a library begins with its size and is good until shutdown has returned (wsh.h).
+        let known = unsafe { (*found).size as usize }.min(size_of::<abi::wsh_timer_callbacks>());
+        let mut copy =
+            abi::wsh_timer_callbacks { size: 0, reserved0: 0, on_timer: None, on_library_timer: None };
+        // SAFETY: the library vouches for `size` bytes; the copy has at least `known` of them; they cannot overlap.
+        unsafe { std::ptr::copy_nonoverlapping(found.cast::<u8>(), (&raw mut copy).cast::<u8>(), known) };
+        Self { on_timer: copy.on_timer, on_library_timer: copy.on_library_timer }
+    }
+}
+
+impl HandlerLibrary {
+    /// On the worker of the session, as every callback of one.
+    pub(crate) fn on_timer(&self, instance: &Instance, call: &mut Call<'_>, token: u64) -> Verdict {
+        let Some(on_timer) = self.extensions.on_timer else { return Verdict::Continue };
+        // SAFETY: as in `on_message`.
+        Verdict::of(unsafe { on_timer(instance.object(), session_pointer(call), token) })
+    }
+
+    /// Control thread only.
+    pub(crate) fn on_library_timer(&self, token: u64) {
+        if let Some(on_library_timer) = self.extensions.on_library_timer {
+            // SAFETY: control thread; the library is mapped and initialised, and was not shut down.
+            unsafe { on_library_timer(self.table.library_ctx, token) }
+        }
+    }
+}
