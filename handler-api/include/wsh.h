@@ -433,6 +433,19 @@ typedef struct wsh_timer_callbacks {
     void (*on_library_timer)(void *library_ctx, uint64_t token);
 } wsh_timer_callbacks;
 
+/* -- the handler's own config -- */
+
+#define WSH_CONFIG "wsh.config/1"
+
+/* Of the server: the table [handlers.NAME.config] of its config file. When it is changed, the server loads the library once more. */
+typedef struct wsh_config_api {
+    uint32_t size; /* of this table in bytes */
+    uint32_t reserved0;
+
+    /* The table as a JSON object, dates as strings; {} if there is none. Good until shutdown returns. [any] */
+    wsh_status (*get)(wsh_library *, wsh_slice *json);
+} wsh_config_api;
+
 #ifdef __cplusplus
 }
 #endif

@@ -330,3 +330,14 @@ pub struct wsh_timer_callbacks {
         Option<unsafe extern "C" fn(session_ctx: *mut c_void, *mut wsh_session, token: u64) -> wsh_status>,
     pub on_library_timer: Option<unsafe extern "C" fn(library_ctx: *mut c_void, token: u64)>,
 }
+
+pub const WSH_CONFIG: &std::ffi::CStr = c"wsh.config/1";
+
+#[allow(non_camel_case_types)]
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct wsh_config_api {
+    pub size: u32,
+    pub reserved0: u32,
+    pub get: unsafe extern "C" fn(*mut wsh_library, json: *mut wsh_slice) -> wsh_status,
+}

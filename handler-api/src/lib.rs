@@ -39,7 +39,8 @@
 //!
 //! The modules: [`Handler`] is the trait; [`Upgrade`] and [`Reject`] are the opening handshake; [`WebSocket`] is the session
 //! inside a callback and [`Handle`] the session from anywhere; [`Migrate`] takes sessions along when the library is replaced;
-//! [`log`] writes to the server's log; [`timer`] lets time pass; [`export_handler!`] makes the symbols that the server looks for; `testing` is a host for
+//! [`log`] writes to the server's log; [`timer`] lets time pass; [`config`](mod@config)
+//! is what the operator has set; [`export_handler!`] makes the symbols that the server looks for; `testing` is a host for
 //! tests, behind the feature of that name. [`abi`] is the C contract under all of it, specified in `include/wsh.h`.
 //!
 //! No function of a handler may unwind into the server: `export_handler!` fences each callback. A panic ends the session it
@@ -47,6 +48,8 @@
 
 #[allow(unsafe_code)]
 pub mod abi;
+#[allow(unsafe_code)]
+pub mod config;
 #[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod export;
@@ -69,6 +72,8 @@ mod upgrade;
 #[allow(unsafe_code)]
 mod websocket;
 
+#[cfg(feature = "serde")]
+pub use config::config;
 pub use handler::{Close, Handler};
 pub use message::{CloseError, Kind, Message, ReadyState, SendStatus};
 pub use migrate::{Busy, Migrate};

@@ -62,10 +62,10 @@ fn a_c_compiler_and_rustc_lay_the_contract_out_alike() {
         }
         wsh_timer_api { size, reserved0, session_start, session_stop, library_start, library_stop }
         wsh_timer_callbacks { size, reserved0, on_timer, on_library_timer }
+        wsh_config_api { size, reserved0, get }
     }
     // The names of extensions, as the sum over their characters.
-    let extensions: Vec<(&str, &std::ffi::CStr)> = vec![("WSH_TIMER", abi::WSH_TIMER)];
-    for (name, id) in extensions {
+    for (name, id) in [("WSH_TIMER", abi::WSH_TIMER), ("WSH_CONFIG", abi::WSH_CONFIG)] {
         let sum = id
             .to_bytes()
             .iter()

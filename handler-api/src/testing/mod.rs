@@ -21,6 +21,7 @@
 //! What becomes of a session when the library is replaced is tested with [`FakeSession::reload`], of a state that an older version
 //! wrote with [`Fake::import`].
 
+mod config;
 mod host;
 mod reload;
 mod session;
@@ -32,6 +33,7 @@ use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub use self::config::set_config;
 pub use self::reload::Stays;
 pub use self::session::FakeSession;
 use self::shared::{FakeUpgrade, Request, Shared};

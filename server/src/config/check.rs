@@ -134,6 +134,7 @@ impl HandlerRules {
         };
         rules.drain_seconds_max = seconds("drain_seconds_max", &file.drain_seconds_max, DAY);
         rules.restart_seconds = seconds("restart_seconds", &file.restart_seconds, HOUR);
+        rules.config = check.table(&key("config"), &file.config);
         rules
     }
 }
@@ -205,6 +206,32 @@ impl Limits {
             );
             check.contradiction("limits.idle_seconds_max", given, wrong);
         }
+    }
+}
+
+fn json_of_table(key: &str, table: &toml::Table, wrong: &mut Vec<String>) -> serde_json::Value {
+    table
+        .iter()
+        .map(|(name, value)| (name.clone(), json_of(&format!("{key}.{name}"), value, wrong)))
+        .collect()
+}
+
+fn json_of(key: &str, value: &toml::Value, wrong: &mut Vec<String>) -> serde_json::Value {
+    match value {
+        toml::Value::String(text) => text.as_str().into(),
+        toml::Value::Integer(number) => (*number).into(),
+        toml::Value::Float(number) => {
+            if !number.is_finite() {
+                wrong.push(format!(
+                    "`{key}` is {number}, but what a handler is given must be a finite number"
+                ));
+            }
+            (*number).into()
+        }
+        toml::Value::Boolean(truth) => (*truth).into(),
+        toml::Value::Datetime(time) => time.to_string().into(),
+        toml::Value::Array(list) => list.iter().map(|value| json_of(key, value, wrong)).collect(),
+        toml::Value::Table(table) => json_of_table(key, table, wrong),
     }
 }
 
@@ -286,6 +313,17 @@ impl Check {
             Ok(value) => *into = value,
             Err(error) => self.wrong(key, given.span(), format!("`{key}` is {:?}, {error}", given.get_ref())),
         }
+    }
+
+    /// A table that the server does not know, as JSON.
+    fn table(&mut self, key: &str, given: &Given<toml::Table>) -> Option<String> {
+        let given = given.as_ref()?;
+        let mut wrong = Vec::new();
+        let json = json_of_table(key, given.get_ref(), &mut wrong);
+        for wrong in wrong {
+            self.wrong(key, given.span(), wrong);
+        }
+        Some(json.to_string())
     }
 
     fn path(&mut self, key: &str, given: &Given<String>) -> Option<PathBuf> {

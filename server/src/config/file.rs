@@ -68,6 +68,8 @@ pub(super) struct HandlerRules {
     pub(super) reload: Given<String>,
     pub(super) drain_seconds_max: Given<Seconds>,
     pub(super) restart_seconds: Given<Seconds>,
+    /// The handler's own keys, which the server does not know.
+    pub(super) config: Given<toml::Table>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -241,7 +243,10 @@ fn read_handler(name: &str, own: Spanned<DeValue<'_>>, problems: &mut Vec<Proble
             let dotted = format!("handlers.{name}.{key}");
             let mut problem = Problem::new(&dotted, span, format!("unknown key `{dotted}`"));
             problem.hint = Some(nearest(&key, known.iter().copied()).map_or_else(
-                || format!("the keys of [handlers.NAME] are: {}", known.join(", ")),
+                || {
+                    let keys = known.join(", ");
+                    format!("the keys of [handlers.NAME] are: {keys}; the handler's own stand in [handlers.{name}.config]")
+                },
                 |near| format!("did you mean `{near}`?"),
             ));
             problems.push(problem);

@@ -112,7 +112,12 @@ pub struct HandlerRules {
     pub drain_seconds_max: Option<Duration>,
     /// As in [`Handlers`].
     pub restart_seconds: Option<Duration>,
+    /// The handler's own keys, `[handlers.NAME.config]`, as a JSON object.
+    pub config: Option<String>,
 }
+
+/// What a handler without keys of its own is told.
+pub const NO_CONFIG: &str = "{}";
 
 /// Section `[control]`: how a running server is told what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -273,6 +278,13 @@ impl Handlers {
             own.drain_seconds_max.unwrap_or(self.drain_seconds_max),
             own.restart_seconds.unwrap_or(self.restart_seconds),
         )
+    }
+}
+
+impl Handlers {
+    /// What this handler is told of the config: a JSON object.
+    pub fn config_of(&self, name: &str) -> &str {
+        self.each.get(name).and_then(|own| own.config.as_deref()).unwrap_or(NO_CONFIG)
     }
 }
 

@@ -253,6 +253,28 @@ fn search_goes_from_the_nearest_to_the_farthest() {
     assert!(refused.contains("missing (from $WSHD_CONFIG): No such file or directory"), "{refused}");
 }
 
+/// What is the handler's stands in a table of its own and arrives as JSON; a typo in the server's keys stays an error.
+#[test]
+fn a_handlers_own_keys_are_json() {
+    let config = parse(
+        "[handlers.chat]\nreload = \"drain\"\n[handlers.chat.config]\nmotto = \"be \\\"kind\\\"\"\nrooms = 3\n\
+         since = 2026-01-02\n[handlers.chat.config.limits]\nratio = 0.5\nlist = [1, true]\n",
+    );
+    let config = config.unwrap();
+    let json =
+        r#"{"limits":{"list":[1,true],"ratio":0.5},"motto":"be \"kind\"","rooms":3,"since":"2026-01-02"}"#;
+    assert_eq!(config.handlers.config_of("chat"), json);
+    assert_eq!(config.handlers.config_of("echo"), "{}");
+
+    let typo = refusal("[handlers.chat]\nmotto = \"be kind\"\n");
+    assert!(typo.contains("unknown key `handlers.chat.motto`"), "{typo}");
+    assert!(typo.ends_with("the handler's own stand in [handlers.chat.config]"), "{typo}");
+    let endless = refusal("[handlers.chat.config.limits]\nratio = inf\n");
+    assert!(endless.contains("`handlers.chat.config.limits.ratio` is inf"), "{endless}");
+    let wrong = refusal("[handlers.chat]\nconfig = 3\n");
+    assert!(wrong.contains("wrong type for `handlers.chat.config`"), "{wrong}");
+}
+
 /// A file that is not text is refused with the line where it stops being text.
 #[test]
 fn binary_file_is_refused() {

@@ -56,6 +56,8 @@ pub(crate) struct Generation {
     file: PathBuf,
     info: LibraryInfo,
     staged: Arc<Staged>,
+    /// The handler's own table of the config file, as JSON.
+    config: Arc<str>,
     loaded_at: Instant,
     surroundings: Surroundings,
     limits: ArcSwap<Limits>,
@@ -95,6 +97,8 @@ pub(crate) struct Blueprint {
     pub(crate) file: PathBuf,
     pub(crate) info: LibraryInfo,
     pub(crate) staged: Staged,
+    /// The handler's own table of the config file, as JSON.
+    pub(crate) config: Arc<str>,
     pub(crate) limits: Arc<Limits>,
     /// Worker threads, at least one.
     pub(crate) workers: usize,
@@ -135,7 +139,8 @@ impl Generation {
     /// The library could not be taken into service. What was mapped of it is unmapped again, or stays mapped where that is
     /// in doubt.
     pub(crate) fn load(blueprint: Blueprint) -> Result<Arc<Self>, LoadError> {
-        let Blueprint { name, number, path, file, info, staged, limits, surroundings, .. } = blueprint;
+        let Blueprint { name, number, path, file, info, staged, config, limits, surroundings, .. } =
+            blueprint;
         let limit = blueprint.load_seconds_max;
         let workers = blueprint.workers.max(1);
         let worker = || Worker { inbox: OnceLock::new(), load: Arc::default(), thread: Mutex::default() };
@@ -147,6 +152,7 @@ impl Generation {
             file,
             info,
             staged: Arc::new(staged),
+            config,
             loaded_at: Instant::now(),
             surroundings,
             limits: ArcSwap::new(limits),
@@ -204,6 +210,11 @@ impl Generation {
     /// The copy that is mapped.
     pub(crate) fn staged(&self) -> &Arc<Staged> {
         &self.staged
+    }
+
+    /// What the library was told of the config.
+    pub(crate) fn config(&self) -> &Arc<str> {
+        &self.config
     }
 
     pub(crate) fn limits(&self) -> Arc<Limits> {
@@ -359,7 +370,8 @@ impl Generation {
         inbox: &Arc<Inbox>,
         loaded: &SyncSender<Result<(), LoadError>>,
     ) -> Option<Arc<HandlerLibrary>> {
-        let services = self.services.get_or_init(|| Arc::new(Services::new(inbox.clone())));
+        let services =
+            self.services.get_or_init(|| Arc::new(Services::new(inbox.clone(), self.config.clone())));
         let identity = Identity::new(self.name.clone(), self.number, services.clone());
         let mut library = match HandlerLibrary::map(self.staged.path(), identity, &self.owner) {
             Ok(library) => library,

@@ -14,14 +14,20 @@ use super::timers::Timers;
 pub(crate) struct Services {
     /// Of worker 0.
     inbox: Arc<Inbox>,
+    /// The handler's own table of the config file, as JSON.
+    config: Arc<str>,
     timers: Mutex<Timers<()>>,
     /// Worker 0 was told that the timers have changed, and has not looked yet.
     change_is_posted: AtomicBool,
 }
 
 impl Services {
-    pub(crate) fn new(inbox: Arc<Inbox>) -> Self {
-        Self { inbox, timers: Mutex::default(), change_is_posted: AtomicBool::new(false) }
+    pub(crate) fn new(inbox: Arc<Inbox>, config: Arc<str>) -> Self {
+        Self { inbox, config, timers: Mutex::default(), change_is_posted: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn config(&self) -> &str {
+        &self.config
     }
 
     // ---- timers of the library -----------------------------------------------------------------------------------------

@@ -4,9 +4,11 @@
 
 use std::ffi::{CStr, c_char, c_void};
 
-use handler_api::abi::{self, wsh_library, wsh_session, wsh_status, wsh_timer_api};
+use handler_api::abi::{
+    self, wsh_config_api, wsh_library, wsh_session, wsh_slice, wsh_status, wsh_timer_api,
+};
 
-use super::host::session_call;
+use super::host::{answer, session_call};
 use super::instance::{Instance, Verdict, session_pointer};
 use super::library::{HandlerLibrary, Identity};
 use crate::generation::Services;
@@ -18,6 +20,7 @@ pub(super) unsafe fn find(id: *const c_char) -> *const c_void {
     // SAFETY: the caller's promise.
     match unsafe { CStr::from_ptr(id) } {
         id if id == abi::WSH_TIMER => (&raw const TIMER).cast(),
+        id if id == abi::WSH_CONFIG => (&raw const CONFIG).cast(),
         _ => std::ptr::null(),
     }
 }
@@ -68,6 +71,16 @@ unsafe extern "C" fn library_start(
 unsafe extern "C" fn library_stop(library: *mut wsh_library, token: u64) -> wsh_status {
     // SAFETY: called with the pointer of the entry (wsh.h).
     unsafe { services(library) }.stop_timer(token)
+}
+
+// ---- the handler's own config ------------------------------------------------------------------------------------------
+
+static CONFIG: wsh_config_api =
+    wsh_config_api { size: size_of::<wsh_config_api>() as u32, reserved0: 0, get: get_config };
+
+unsafe extern "C" fn get_config(library: *mut wsh_library, json: *mut wsh_slice) -> wsh_status {
+    // SAFETY: called with the pointer of the entry and a writable slot (wsh.h). The text lives as long as the identity.
+    unsafe { answer(json, Some(services(library).config().as_bytes())) }
 }
 
 // ---- what libraries offer ----------------------------------------------------------------------------------------------

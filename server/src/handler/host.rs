@@ -59,7 +59,7 @@ unsafe fn bytes<'a>(ptr: *const u8, len: usize) -> &'a [u8] {
 
 /// # Safety
 /// `slot` is writable.
-unsafe fn answer(slot: *mut wsh_slice, value: Option<&[u8]>) -> wsh_status {
+pub(super) unsafe fn answer(slot: *mut wsh_slice, value: Option<&[u8]>) -> wsh_status {
     let Some(value) = value else { return abi::WSH_E_NOT_FOUND };
     // SAFETY: the caller's promise.
     unsafe { slot.write(wsh_slice { ptr: value.as_ptr(), len: value.len() }) };

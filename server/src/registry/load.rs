@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 use tracing::debug;
 
@@ -14,7 +15,7 @@ use super::check::{self, LibraryInfo};
 use super::probe;
 use super::slot::{Loaded, Refusal, Source, Version};
 use super::stage::{Stage, Staged};
-use crate::config::{Config, Handlers};
+use crate::config::{Config, Handlers, NO_CONFIG};
 use crate::generation::{Blueprint, Generation, Surroundings};
 
 /// One load: everything it needs, so that it can run on a thread of its own.
@@ -34,8 +35,16 @@ impl Version for Arc<Generation> {
     }
 
     fn hash(&self) -> [u8; 32] {
-        *self.staged().hash()
+        content(self.staged().hash(), self.config())
     }
+}
+
+/// What tells a version from another: its code and what it was told of the config.
+fn content(code: &[u8; 32], config: &str) -> [u8; 32] {
+    if config == NO_CONFIG {
+        return *code;
+    }
+    Sha256::new().chain_update(code).chain_update(config).finalize().into()
 }
 
 /// A library that may be loaded: a checked copy with a name of its own.
@@ -45,6 +54,8 @@ pub(super) struct Prepared {
     file: PathBuf,
     staged: Staged,
     info: LibraryInfo,
+    /// The handler's own table of the config file, as JSON.
+    config: Arc<str>,
     hash: [u8; 32],
 }
 
@@ -59,19 +70,21 @@ impl Load {
 
     fn prepare_file(&self, found: &Found) -> Result<Prepared, Loaded<Arc<Generation>>> {
         let staged = self.stage.stage(found).map_err(|error| refused(error, None))?;
-        let hash = *staged.hash();
+        let config: Arc<str> = self.config.handlers.config_of(&found.name).into();
+        let hash = content(staged.hash(), &config);
         if self.known.contains(&hash) {
             return Err(Loaded::Same(hash));
         }
         let (staged, info) =
             check_staged(staged, &self.config.handlers).map_err(|reason| refused(reason, Some(hash)))?;
         let Found { path, resource, name, .. } = found.clone();
-        Ok(Prepared { name, resource, file: path, staged, info, hash })
+        Ok(Prepared { name, resource, file: path, staged, info, config, hash })
     }
 
-    /// A copy was checked when it was made; it needs another name, because two files of one name are one library.
-    fn prepare_again(&self, generation: &Generation) -> Result<Prepared, Loaded<Arc<Generation>>> {
-        let hash = *generation.staged().hash();
+    /// A copy was checked when it was made; it needs another name, because two files of one name are one library. It gets the
+    /// config that it had.
+    fn prepare_again(&self, generation: &Arc<Generation>) -> Result<Prepared, Loaded<Arc<Generation>>> {
+        let hash = generation.hash();
         let staged = self.stage.copy(generation.staged(), generation.name());
         Ok(Prepared {
             name: generation.name().to_owned(),
@@ -79,13 +92,14 @@ impl Load {
             file: generation.file().to_owned(),
             staged: staged.map_err(|error| refused(error, Some(hash)))?,
             info: generation.info().clone(),
+            config: generation.config().clone(),
             hash,
         })
     }
 
     /// Maps and initialises it, on a worker of a new generation.
     pub(super) fn finish(&self, prepared: Prepared) -> Loaded<Arc<Generation>> {
-        let Prepared { name, resource, file, staged, info, hash } = prepared;
+        let Prepared { name, resource, file, staged, info, config, hash } = prepared;
         debug!(handler = name, "staged as {}", staged.path().display());
         let blueprint = Blueprint {
             name: name.into(),
@@ -94,6 +108,7 @@ impl Load {
             file,
             info,
             staged,
+            config,
             limits: Arc::new(self.config.limits.clone()),
             workers: self.config.handlers.workers,
             load_seconds_max: self.config.handlers.load_seconds_max,

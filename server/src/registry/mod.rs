@@ -276,6 +276,22 @@ impl Registry {
                     .for_each(|generation| generation.configure(&limits));
             }
         }
+        self.load_where_config_differs(&old);
+    }
+
+    /// Handlers that are told something else from now on are loaded again.
+    fn load_where_config_differs(&mut self, old: &Config) {
+        let (was, is) = (&old.handlers, self.config.clone());
+        let differs = |slot: &Slot<_>| {
+            slot.found().is_some_and(|found| was.config_of(&found.name) != is.handlers.config_of(&found.name))
+        };
+        let changed: Vec<_> =
+            self.handlers.iter().filter(|(_, slot)| differs(slot)).map(|(path, _)| path.clone()).collect();
+        let now = Instant::now();
+        for resource in changed {
+            info!("{resource} has another config: it is loaded again");
+            self.change(&resource, |slot| slot.again(now));
+        }
     }
 
     pub(crate) fn loader_is_blocked(&self) -> bool {

@@ -24,7 +24,7 @@ pub(super) trait Version: Clone {
     /// Counted from 1 for each handler.
     fn number(&self) -> u64;
 
-    /// Of the library's content.
+    /// Of the library's content and what it was told of the config.
     fn hash(&self) -> [u8; 32];
 }
 
@@ -195,6 +195,13 @@ impl<G: Version> Slot<G> {
         if let Some((found, _)) = &self.seen {
             self.wanted = Some(Source::File(found.clone()));
         }
+        self.start_wanted(now)
+    }
+
+    /// The code would be told something else now: it is loaded again, unless that is known already.
+    pub(super) fn again(&mut self, now: Instant) -> Vec<Order<G>> {
+        let Some((found, _)) = &self.seen else { return Vec::new() };
+        self.wanted = Some(Source::File(found.clone()));
         self.start_wanted(now)
     }
 

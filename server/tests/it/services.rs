@@ -1,8 +1,12 @@
-//! What a handler can ask of the server beyond its session: timers.
+//! What a handler can ask of the server beyond its session: timers, its own config.
 
 use std::path::Path;
+use std::time::Duration;
 
-use crate::support::{TestServer, compile_c, handler_library};
+use wshd::config::HandlerRules;
+use wshd::control::{Answer, Request, Status};
+
+use crate::support::{Client, TestServer, compile_c, handler_library};
 
 /// Another version of a library that does the same: what follows the last section of a file is never mapped.
 fn write_version(library: &Path, version: u8, file: &Path) {
@@ -61,5 +65,52 @@ fn timers_of_sessions_and_libraries_are_heard_in_c() {
     assert_eq!(other.closed().0, 1000, "a timer may end the session");
     other.wait_for_end();
     // Its sixty-four timers end with it.
+    client.close();
+}
+
+// ---- config ------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_handler_is_told_its_own_config_and_loaded_again_when_that_changes() {
+    let said = |json: &str| HandlerRules { config: Some(json.into()), ..HandlerRules::default() };
+    let server = TestServer::prepare(
+        |config| drop(config.handlers.each.insert("configured".into(), said(r#"{"mood":"good"}"#))),
+        |folder| compile_c("configured", folder, "configured_wsh.so"),
+    )
+    .unwrap_or_else(|error| panic!("the server does not start: {error}"));
+    let mut client = server.connect("/configured");
+    let ask = |client: &mut Client| {
+        client.send_text("?");
+        client.text()
+    };
+    let active = |status: &Status| status.handlers[0].active.as_ref().map_or(0, |active| active.number);
+    let change = |rules: HandlerRules| {
+        let answer = server.reload_with(|config| {
+            config.handlers.each.insert("configured".into(), rules);
+        });
+        assert!(!matches!(answer, Answer::Failed(_)) || server.status().refused.len() == 1, "{answer:?}");
+    };
+    assert_eq!(ask(&mut client), r#"{"mood":"good"}"#);
+
+    change(HandlerRules { drain_seconds_max: Some(Duration::from_secs(7)), ..said(r#"{"mood":"good"}"#) });
+    assert_eq!(active(&server.status()), 1, "a key of the server's loads nothing");
+
+    change(said(r#"{"mood":"better"}"#));
+    server.wait_for("it moves", |status| active(status) == 2 && status.handlers[0].leaving.is_empty());
+    assert_eq!(ask(&mut client), r#"{"mood":"better"}"#, "the session moved");
+
+    change(said(r#"{"mood":"bad"}"#));
+    let status = server.wait_for("it is refused", |status| !status.refused.is_empty());
+    assert!(status.refused[0].reason.contains("config.mood is bad"), "{status}");
+    assert_eq!((active(&status), ask(&mut client)), (2, r#"{"mood":"better"}"#.into()));
+
+    change(HandlerRules::default());
+    let status = server.wait_for("it moves", |status| active(status) == 3 && status.refused.is_empty());
+    assert_eq!((ask(&mut client).as_str(), status.retained.len()), ("{}", 0));
+
+    // The version before comes back as it was: with what it had been told.
+    server.ask(Request::Rollback("configured".into()));
+    server.wait_for("it moves back", |status| active(status) == 4 && status.handlers[0].leaving.is_empty());
+    assert_eq!(ask(&mut client), r#"{"mood":"better"}"#);
     client.close();
 }

@@ -226,7 +226,7 @@ fn enter(library: &Library) -> Option<Box<Identity>> {
 /// Of a generation without workers: what is asked of them waits for ever.
 fn services() -> Arc<Services> {
     let bell = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).expect("an eventfd");
-    Arc::new(Services::new(Arc::new(Inbox::new(bell))))
+    Arc::new(Services::new(Arc::new(Inbox::new(bell)), "{}".into()))
 }
 
 pub(super) fn call(library: &Library, function: &str, argument: i32) -> i32 {
