@@ -8,6 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
 use crate::config::{Host, Level};
+use crate::scaffold::{Face, Language};
 
 /// Serve WebSockets with handlers from shared libraries.
 ///
@@ -73,6 +74,23 @@ pub enum Command {
     },
     /// Have the running server stop as with SIGTERM
     Stop,
+    /// Write a handler project NAME_wsh that builds, with a test
+    New {
+        /// Its resource path without the slash, such as chat
+        name: String,
+        /// What it is written in
+        #[arg(long, value_enum, default_value_t)]
+        lang: Language,
+        /// How the handler is called
+        #[arg(long, value_enum, default_value_t)]
+        face: Face,
+    },
+    /// Serve a handler project while one works on it: build and reload it after each change
+    Dev {
+        /// Its folder, with a Cargo.toml or a Makefile
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+    },
     /// Load a library and end: the child process in which the server tries out a new library.
     #[command(hide = true)]
     ProbeLibrary {
@@ -89,6 +107,9 @@ Examples:
 
   wshd --config /srv/chat/config.toml configtest
       Check a config file and the libraries it names, without serving
+
+  wshd new chat && wshd dev chat_wsh
+      Begin a handler, and serve it while you work on it
 
   wshd status
       Ask the server that runs with this config what it serves";
@@ -154,6 +175,7 @@ mod tests {
         );
         assert!(parse("wshd --log-level loud").unwrap_err().contains("error, warn, info, debug, trace"));
         parse("wshd handlers").unwrap_err();
+        assert!(parse("wshd new chat --lang cobol").unwrap_err().contains("rust, c"));
     }
 
     /// The help ends with examples and does not speak of the probe.

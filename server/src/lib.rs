@@ -35,6 +35,10 @@ mod handler;
 
 pub mod registry;
 
+// For authors of handlers: a new project, and a server that follows its sources.
+pub mod dev;
+pub mod scaffold;
+
 pub use control::StartError;
 pub use handler::exit_at_once;
 pub use listener::BindError;

@@ -9,14 +9,24 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 use wshd::cli::{Cli, Command};
 use wshd::config::Config;
-use wshd::control::{self, Answer, Ending, Request};
-use wshd::{Server, log, registry, screen};
+use wshd::control::{self, Answer, Ending, Request, Reread};
+use wshd::dev::{self, Dev};
+use wshd::{Server, log, registry, scaffold, screen};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // A trial load runs in a child process that does nothing else.
     if let Some(Command::ProbeLibrary { path }) = &cli.command {
         return registry::probe::probe_library(path);
+    }
+    if let Some(Command::New { name, lang, face }) = &cli.command {
+        return match scaffold::create(name, *lang, *face, Path::new("")) {
+            Ok(project) => {
+                print!("{project}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(&error),
+        };
     }
     let config = Config::load(&cli);
     let request = match &cli.command {
@@ -35,9 +45,18 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     log::install(config.log.level);
-    match cli.command {
+    match &cli.command {
         Some(Command::Configtest) => configtest(&config),
-        _ => serve(config, cli),
+        Some(Command::Dev { folder }) => match Dev::open(folder) {
+            Ok(project) => {
+                let handlers = project.handlers().to_owned();
+                let config = dev::config(config, &cli, &handlers);
+                let reread = move || Config::load(&cli).map(|config| dev::config(config, &cli, &handlers));
+                serve(config, Box::new(reread), Some(project))
+            }
+            Err(error) => fail(&error),
+        },
+        _ => serve(config, Box::new(move || Config::load(&cli)), None),
     }
 }
 
@@ -61,7 +80,8 @@ fn tell(socket: &Path, request: &Request, json: bool) -> ExitCode {
     }
 }
 
-fn serve(config: Config, cli: Cli) -> ExitCode {
+/// Serves until it is told to end; with a project, what is built of it.
+fn serve(config: Config, reread: Reread, project: Option<Dev>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.listen.front_threads)
         .thread_name("front")
@@ -79,7 +99,17 @@ fn serve(config: Config, cli: Cli) -> ExitCode {
         else {
             return fail(&"cannot listen for signals");
         };
-        let reread = Box::new(move || Config::load(&cli));
+        let building = match project.map(Dev::start) {
+            Some(Err(error)) => return fail(&format_args!("cannot start a thread that builds: {error}")),
+            Some(Ok((building, first))) => {
+                // Both branches are cancel safe: the build that is cut short is ended where `building` is dropped.
+                tokio::select! {
+                    _ = first => Some(building),
+                    () = first_of(&mut terminate, &mut interrupt) => return ExitCode::SUCCESS,
+                }
+            }
+            None => None,
+        };
         let server = match Server::start(config, reread).await {
             Ok(server) => server,
             Err(error) => return fail(&error),
@@ -95,12 +125,16 @@ fn serve(config: Config, cli: Cli) -> ExitCode {
         }
         eprintln!("wshd: shutting down; a second signal ends at once");
         // Both branches are cancel safe; what is cut short is the courtesy towards peers.
-        tokio::select! {
-            ending = server.stop() => match ending {
-                Ending::InOrder => ExitCode::SUCCESS,
-                Ending::LoaderBlocked => wshd::exit_at_once(0),
-            },
-            () = first_of(&mut terminate, &mut interrupt) => ExitCode::from(2),
+        let ending = tokio::select! {
+            ending = server.stop() => Some(ending),
+            () = first_of(&mut terminate, &mut interrupt) => None,
+        };
+        // Before the process may end without dropping anything.
+        drop(building);
+        match ending {
+            Some(Ending::InOrder) => ExitCode::SUCCESS,
+            Some(Ending::LoaderBlocked) => wshd::exit_at_once(0),
+            None => ExitCode::from(2),
         }
     })
 }

@@ -152,13 +152,13 @@ const LIBRARIES_MAX: usize = 4096;
 pub(super) const ENTRIES_MAX: usize = 100_000;
 
 /// Whether a file of this name is a handler library.
-pub(super) fn is_handler_name(name: &OsStr) -> bool {
+pub(crate) fn is_handler_name(name: &OsStr) -> bool {
     let stem = name.as_encoded_bytes().strip_suffix(SUFFIX.as_bytes());
     stem.is_some_and(|stem| stem.ends_with(MARK.as_bytes())) && !is_hidden(name)
 }
 
 /// Whether an entry of this name is left out, whatever it is.
-pub(super) fn is_hidden(name: &OsStr) -> bool {
+pub(crate) fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }
 
@@ -398,7 +398,7 @@ fn resource(below: &Path) -> Result<String, String> {
 }
 
 /// A resource path is compared after percent-decoding, so nearly every character will do. These are the exceptions.
-fn valid(segment: &str) -> Result<(), String> {
+pub(crate) fn valid(segment: &str) -> Result<(), String> {
     if segment == "." || segment == ".." {
         return Err(format!("its name {segment:?} means a folder in the path of a URL"));
     }
