@@ -30,6 +30,39 @@ fn all_sources() -> Vec<PathBuf> {
     found
 }
 
+/// What people read: README.md and its neighbours, and all of docs.
+fn documents() -> Vec<String> {
+    let mut documents = vec!["ARCHITECTURE.md".into(), "README.md".into(), "CONTRIBUTING.md".into()];
+    for entry in fs::read_dir(root().join("docs")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name.ends_with(".md") {
+            documents.push(format!("docs/{name}"));
+        }
+    }
+    documents
+}
+
+/// A fenced block of a document: the line above it, what follows the fence, and its text.
+struct Block {
+    above: String,
+    tag: String,
+    text: String,
+}
+
+fn blocks(text: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let (mut above, mut lines) = (String::new(), text.lines());
+    while let Some(line) = lines.next() {
+        if let Some(tag) = line.strip_prefix("```") {
+            let text = lines.by_ref().take_while(|line| *line != "```").collect::<Vec<_>>().join("\n");
+            blocks.push(Block { above: std::mem::take(&mut above), tag: tag.to_owned(), text });
+        } else {
+            line.clone_into(&mut above);
+        }
+    }
+    blocks
+}
+
 /// In `backticks`: what looks like a path of this repository.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
@@ -37,9 +70,8 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn every_file_that_the_architecture_names_exists() {
-    for document in
-        ["ARCHITECTURE.md", "README.md", "CONTRIBUTING.md", "docs/operations.md", "docs/writing-a-handler.md"]
-    {
+    for document in documents() {
+        let document = &document;
         let text = read(document);
         let is_path = |word: &&str| {
             word.ends_with(".rs")
@@ -85,6 +117,63 @@ fn every_invariant_names_a_test_that_exists() {
         }
     }
     assert!(invariants >= 8, "{invariants} invariants");
+}
+
+/// A block of Rust is compiled, because handler-api has its document as a doctest, or says in a comment above it why it is not.
+#[test]
+fn every_block_of_rust_in_the_documents_is_compiled_or_says_why_not() {
+    let doctests = read("handler-api/src/lib.rs");
+    let mut compiled = 0;
+    for document in documents() {
+        for Block { above, tag, text } in blocks(&read(&document)) {
+            let mut words = tag.split(',');
+            if words.next() != Some("rust") {
+                assert!(!tag.is_empty(), "{document}: a block without a language: {text}");
+                continue;
+            }
+            if words.any(|word| word == "ignore" || word == "no_run") {
+                let reason =
+                    above.strip_prefix("<!-- not compiled: ").and_then(|rest| rest.strip_suffix(" -->"));
+                assert!(
+                    reason.is_some_and(|reason| reason.len() > 10),
+                    "{document}: no reason above: {text}"
+                );
+                continue;
+            }
+            let include = format!("#[doc = include_str!(\"../../{document}\")]\n#[cfg(doctest)]");
+            assert!(doctests.contains(&include), "{document} is no doctest of handler-api, but has: {text}");
+            compiled += 1;
+        }
+    }
+    assert!(compiled >= 2, "{compiled} blocks are compiled");
+}
+
+/// Every line of the program that a document shows is one that it understands, whole.
+#[test]
+fn every_command_line_of_wshd_in_the_documents_is_understood() {
+    use clap::Parser;
+
+    let mut seen = BTreeSet::new();
+    for document in documents() {
+        let text = read(&document);
+        let shown = blocks(&text);
+        let shown = shown.iter().filter(|block| block.tag == "sh").flat_map(|block| block.text.lines());
+        let prose = text.split("```").step_by(2);
+        let quoted = prose.flat_map(|prose| quoted(prose).map(str::to_owned).collect::<Vec<_>>());
+        for line in shown.map(str::to_owned).chain(quoted) {
+            let line = line.split('#').next().unwrap_or_default();
+            for command in line.split("&&").map(str::trim).filter(|command| command.starts_with("wshd ")) {
+                match wshd::cli::Cli::try_parse_from(command.split_whitespace()) {
+                    Ok(cli) => drop(seen.insert(format!("{:?}", cli.command))),
+                    Err(error) if error.exit_code() == 0 => {}
+                    Err(error) => panic!("{document} shows `{command}`: {error}"),
+                }
+            }
+        }
+    }
+    for command in ["New", "Dev", "Status", "Reload", "Rollback", "Stop", "Configtest"] {
+        assert!(seen.iter().any(|seen| seen.contains(command)), "no document shows {command}: {seen:?}");
+    }
 }
 
 #[test]
