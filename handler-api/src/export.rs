@@ -195,7 +195,7 @@ pub unsafe fn enter<H: Handler>(
     // SAFETY: the caller's promise, and the table is long enough.
     unsafe { host::set(host, library) };
     report_panics_to_the_host();
-    let loaded = fence(abi::WSH_E_PANIC, || match H::on_load() {
+    let loaded = fence("on_load", abi::WSH_E_PANIC, || match H::on_load() {
         Ok(()) => abi::WSH_OK,
         Err(reason) => {
             crate::log::error(reason);
@@ -228,13 +228,24 @@ fn report_panics_to_the_host() {
     }));
 }
 
-/// Runs code of the handler; a panic ends here and becomes `on_panic`.
+/// Runs code of the handler, in the callback of this name; a panic ends here and becomes `on_panic`.
 #[inline]
-pub(crate) fn fence<R>(on_panic: R, code: impl FnOnce() -> R) -> R {
+pub(crate) fn fence<R>(callback: &'static str, on_panic: R, code: impl FnOnce() -> R) -> R {
     catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|payload| {
+        report(callback);
         discard(payload);
         on_panic
     })
+}
+
+/// A second line about a panic: the hook knows where it was, and only the fence knows in which callback.
+///
+/// Not for `on_load`, whose last line is the reason that the library is refused for.
+#[cold]
+fn report(callback: &'static str) {
+    if callback != "on_load" {
+        crate::log::error(format_args!("the panic was in {callback}"));
+    }
 }
 
 /// Drops what a panic carried. It may be any type, and its drop may panic too; then it is leaked.
@@ -284,7 +295,7 @@ unsafe extern "C" fn on_upgrade<H: Handler>(
     upgrade: *mut wsh_upgrade,
     slot: *mut *mut c_void,
 ) -> wsh_status {
-    fence(abi::WSH_E_PANIC, || {
+    fence("on_upgrade", abi::WSH_E_PANIC, || {
         // SAFETY: the host's pointer is good until this returns, and so long the value lives.
         let mut upgrade = unsafe { Upgrade::new(upgrade) };
         match H::on_upgrade(&mut upgrade) {
@@ -307,7 +318,7 @@ macro_rules! callback {
             session: *mut wsh_session,
             $($argument: $type),*
         ) -> wsh_status {
-            fence(abi::WSH_E_PANIC, || {
+            fence(stringify!($name), abi::WSH_E_PANIC, || {
                 // SAFETY: the host passes the object of this session and a session that is good until this returns (wsh.h).
                 let ($handler, $socket) = unsafe { (object::<H>(ctx), &WebSocket::new(session)) };
                 $call;
@@ -355,7 +366,7 @@ unsafe extern "C" fn on_error<H: Handler>(
     message: *const u8,
     len: usize,
 ) {
-    fence((), || {
+    fence("on_error", (), || {
         // SAFETY: as in `callback!`; the message is readable UTF-8 (wsh.h).
         let (handler, socket, message) =
             unsafe { (object::<H>(ctx), &WebSocket::new(session), text(message, len)) };
@@ -371,7 +382,7 @@ unsafe extern "C" fn on_close<H: Handler>(
     len: usize,
     how: u32,
 ) {
-    fence((), || {
+    fence("on_close", (), || {
         // SAFETY: as in `callback!`; the reason is readable UTF-8 (wsh.h).
         let (handler, socket, reason) =
             unsafe { (object::<H>(ctx), &WebSocket::new(session), text(reason, len)) };
@@ -380,7 +391,7 @@ unsafe extern "C" fn on_close<H: Handler>(
 }
 
 unsafe extern "C" fn free_session<H: Handler>(ctx: *mut c_void) {
-    fence((), || {
+    fence("drop", (), || {
         // SAFETY: the object came from `accept::<H>`, and this is the last call for it (wsh.h).
         drop(unsafe { Box::from_raw(ctx.cast::<H>()) });
     });
@@ -395,11 +406,11 @@ unsafe extern "C" fn get_extension<H: Handler>(_: *mut c_void, id: *const c_char
 }
 
 unsafe extern "C" fn quiesce<H: Handler>(_: *mut c_void) {
-    fence((), H::on_quiesce);
+    fence("on_quiesce", (), H::on_quiesce);
 }
 
 unsafe extern "C" fn shutdown<H: Handler>(_: *mut c_void) {
-    fence((), H::on_unload);
+    fence("on_unload", (), H::on_unload);
 }
 
 #[cfg(test)]
@@ -423,6 +434,6 @@ mod tests {
                 panic!("again");
             }
         }
-        assert_eq!(fence(7, || std::panic::panic_any(Bomb)), 7);
+        assert_eq!(fence("on_message", 7, || std::panic::panic_any(Bomb)), 7);
     }
 }

@@ -68,7 +68,7 @@ unsafe extern "C" fn export_state<H: Migrate>(
     sink: wsh_sink,
     sink_ctx: *mut c_void,
 ) -> wsh_status {
-    fence(abi::WSH_E_PANIC, || {
+    fence("export_state", abi::WSH_E_PANIC, || {
         // SAFETY: the host passes the object of this session and a session that is good until this returns (wsh.h).
         let (handler, socket) = unsafe { (object::<H>(ctx), &WebSocket::new(session)) };
         let Ok(state) = handler.export_state(socket) else { return abi::WSH_E_BUSY };
@@ -83,7 +83,7 @@ unsafe extern "C" fn export_state<H: Migrate>(
 }
 
 unsafe extern "C" fn cancel_export<H: Migrate>(ctx: *mut c_void, session: *mut wsh_session) -> wsh_status {
-    fence(abi::WSH_E_PANIC, || {
+    fence("cancel_export", abi::WSH_E_PANIC, || {
         // SAFETY: as in `export_state`.
         let (handler, socket) = unsafe { (object::<H>(ctx), &WebSocket::new(session)) };
         handler.cancel_export(socket);
@@ -99,7 +99,7 @@ unsafe extern "C" fn import_state<H: Migrate>(
     len: usize,
     slot: *mut *mut c_void,
 ) -> wsh_status {
-    fence(abi::WSH_E_PANIC, || {
+    fence("import_state", abi::WSH_E_PANIC, || {
         // SAFETY: the session is good and the state readable until this returns (wsh.h).
         let (socket, state) = unsafe { (&WebSocket::new(session), bytes(state, len)) };
         match H::import_state(from_version, state, socket) {
@@ -129,7 +129,7 @@ unsafe extern "C" fn import_default<H: Handler + Default>(
     slot: *mut *mut c_void,
 ) -> wsh_status {
     // SAFETY: the slot is writable (wsh.h).
-    fence(abi::WSH_E_PANIC, || unsafe { accept(slot, H::default()) })
+    fence("import_state", abi::WSH_E_PANIC, || unsafe { accept(slot, H::default()) })
 }
 
 #[cfg(test)]

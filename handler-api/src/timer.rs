@@ -137,7 +137,7 @@ unsafe extern "C" fn on_timer<H: Handler>(
     session: *mut wsh_session,
     token: u64,
 ) -> wsh_status {
-    fence(abi::WSH_E_PANIC, || {
+    fence("on_timer", abi::WSH_E_PANIC, || {
         // SAFETY: the host passes the object of this session and a session that is good until this returns (wsh.h).
         let (handler, socket) = unsafe { (object::<H>(ctx), &WebSocket::new(session)) };
         handler.on_timer(socket, token);
@@ -146,7 +146,7 @@ unsafe extern "C" fn on_timer<H: Handler>(
 }
 
 unsafe extern "C" fn on_library_timer<H: Handler>(_: *mut c_void, token: u64) {
-    fence((), || H::on_library_timer(token));
+    fence("on_library_timer", (), || H::on_library_timer(token));
 }
 
 #[cfg(test)]
