@@ -3,6 +3,8 @@
 mod support;
 
 mod backpressure; // peers that do not read
+mod builds; // one handler, built in every way
+mod containment; // panics everywhere, and who is not hurt
 mod control; // config reloads, signals, the control socket
 mod files; // static files
 mod handlers; // libraries of every kind, sound and broken, and handlers that misbehave
