@@ -40,6 +40,14 @@
  * WSH_SLOW, the on_pong after a ping, the on_wake after a wake-up. State that lies elsewhere than in the exported bytes, in
  * statics for instance, does not move.
  *
+ * HOLDING. A handler that is not ready for more returns WSH_HOLD, from on_open, on_message, on_pong, on_wake, on_writable or
+ * import_state. The server then delivers no message, no pong and no Close of this session and reads no further from its socket, so
+ * that the peer feels the backpressure, until a later on_wake or on_writable returns WSH_OK. What came meanwhile follows in its
+ * order. A message is good until the callback returns, as ever: a handler that still needs its bytes copies them. The deadlines
+ * for the silence of a peer stand still meanwhile, that for answering a Close does not. When the connection breaks, on_error and
+ * on_close are called at once. A session that is held can move: it is held in the new generation too if import_state returns
+ * WSH_HOLD, and goes on if it returns WSH_OK. cancel_export leaves it as it was.
+ *
  * THREADS. Every function says who may call it where:
  *   [control]  the control thread of this generation (one loaded copy of the library). Never two at a time.
  *   [session]  the worker thread that the session lives on: in one generation always the same one, from on_upgrade or
@@ -89,6 +97,7 @@ typedef int32_t wsh_status;
 #define WSH_OK 0
 #define WSH_DONE 1           /* from a callback: this handler is finished; the server closes with 1000 */
 #define WSH_SLOW 2           /* from a send: accepted, and the outgoing queue is above its high watermark; on_writable follows */
+#define WSH_HOLD 3           /* from a callback: not ready for more; see HOLDING */
 #define WSH_E_INVALID (-1)   /* an argument breaks the rule written at the function */
 #define WSH_E_CLOSED (-2)    /* the session is closing or gone */
 #define WSH_E_FULL (-3)      /* not accepted: the outgoing queue is at its limit; the session is closed with 1013 */

@@ -21,6 +21,7 @@ pub type wsh_status = i32;
 pub const WSH_OK: wsh_status = 0;
 pub const WSH_DONE: wsh_status = 1;
 pub const WSH_SLOW: wsh_status = 2;
+pub const WSH_HOLD: wsh_status = 3;
 pub const WSH_E_INVALID: wsh_status = -1;
 pub const WSH_E_CLOSED: wsh_status = -2;
 pub const WSH_E_FULL: wsh_status = -3;

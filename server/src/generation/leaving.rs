@@ -139,9 +139,10 @@ impl Worker {
                     session.stay_for_good();
                 }
                 session.release_requests();
-                let next = session.finish_commands(&mut self.desk, &self.env);
-                if next == Next::Remove {
-                    self.remove(key);
+                match session.finish_commands(&mut self.desk, &self.env) {
+                    Next::Wait => {}
+                    Next::Again => self.read_on(key),
+                    Next::Remove => self.remove(key),
                 }
                 return;
             }
@@ -186,8 +187,10 @@ impl Worker {
         self.sessions.insert(session);
         let Some(session) = session_of(&mut self.sessions, key) else { return };
         let next = session.finish_commands(&mut self.desk, &self.env);
-        if next == Next::Remove {
-            return self.remove(key);
+        match next {
+            Next::Wait => {}
+            Next::Again => self.read_on(key),
+            Next::Remove => return self.remove(key),
         }
         if let Some(leaving) = &mut self.leaving
             && asks_again
@@ -213,8 +216,13 @@ impl Worker {
         }
         match moving.import(key, &mut self.desk, &self.env) {
             Ok((session, arrived)) => {
+                let goes_on = arrived.goes_on;
                 self.sessions.insert(session);
                 arrived.tell(&self.env.inbox, key);
+                if goes_on && let Some(session) = session_of(&mut self.sessions, key) {
+                    let next = session.go_on(&mut self.desk, &self.env);
+                    self.after(key, next);
+                }
                 // What came to the socket meanwhile, and what waits for it to take more, is an event of the new registration.
             }
             Err(moving) => {

@@ -169,14 +169,17 @@ impl Worker {
                 _ = second.tick(), if needs_clock => None,
                 _ = pace.tick(), if self.is_paced() => None,
                 () = &mut alarm, if next_timer.is_some() => None,
-                () = tokio::task::yield_now(), if self.is_sweeping() => None,
+                () = tokio::task::yield_now(), if self.is_sweeping() || !self.again.is_empty() => None,
             };
             self.advance_clock();
             self.sweep();
             if next_timer.is_some() {
                 self.run_timers();
             }
-            let Some(mut ready) = ready else { continue };
+            let Some(mut ready) = ready else {
+                self.run_again();
+                continue;
+            };
             if self.turn()? {
                 // Clears what tokio had seen when the turn began; what became ready since then is a new event.
                 ready.clear_ready();
@@ -190,9 +193,7 @@ impl Worker {
 
     /// Runs what is ready. True if nothing was left behind, so that the next event will be a new one.
     fn turn(&mut self) -> std::io::Result<bool> {
-        for key in std::mem::take(&mut self.again) {
-            self.run_session(key, EventFlags::IN);
-        }
+        self.run_again();
         for _ in 0..BATCHES_PER_WAKE {
             self.poller.fetch(&mut self.batch)?;
             for index in 0..self.batch.len() {
@@ -206,6 +207,17 @@ impl Worker {
             }
         }
         Ok(false)
+    }
+
+    /// Runs the sessions whose input has no event any more. They read to its end, because that a peer hung up has none either.
+    fn run_again(&mut self) {
+        for key in std::mem::take(&mut self.again) {
+            self.run_session(key, EventFlags::IN | EventFlags::RDHUP);
+        }
+    }
+
+    pub(super) fn read_on(&mut self, key: SessionKey) {
+        self.again.push(key);
     }
 
     fn run_session(&mut self, key: SessionKey, flags: EventFlags) {

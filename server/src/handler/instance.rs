@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 use std::fmt;
+use std::ptr::NonNull;
 
 use handler_api::abi;
 
@@ -11,12 +12,19 @@ use crate::session::Call;
 
 /// The object a library made for a session. Ended by [`HandlerLibrary::free`], and by nothing else.
 #[derive(Debug)]
-pub(crate) struct Instance(*mut c_void);
+pub(crate) struct Instance(NonNull<c_void>);
+
+/// Stands for NULL, which is an object like any other: every session would pay for telling it from no object.
+static NULL_OBJECT: u8 = 0;
 
 impl Instance {
-    /// What the library knows it by.
+    fn new(object: *mut c_void) -> Self {
+        Self(NonNull::new(object).unwrap_or_else(|| NonNull::from(&NULL_OBJECT).cast()))
+    }
+
+    #[inline]
     pub(super) fn object(&self) -> *mut c_void {
-        self.0
+        if self.0 == NonNull::from(&NULL_OBJECT).cast() { std::ptr::null_mut() } else { self.0.as_ptr() }
     }
 }
 
@@ -26,6 +34,8 @@ pub(crate) enum Verdict {
     Continue,
     /// The handler is finished: close with 1000.
     Done,
+    /// The handler is not ready for more: keep back what the peer sends until a later callback continues.
+    Hold,
     Fail(Failure),
 }
 
@@ -51,6 +61,7 @@ impl Verdict {
     pub(super) fn of(status: i32) -> Self {
         match status {
             abi::WSH_DONE => Self::Done,
+            abi::WSH_HOLD => Self::Hold,
             abi::WSH_E_PANIC => Self::Fail(Failure::Panic),
             status if status < abi::WSH_OK => Self::Fail(Failure::Status(status)),
             _ => Self::Continue,
@@ -63,13 +74,13 @@ impl HandlerLibrary {
     /// Asks the library whether it takes this peer.
     pub(crate) fn on_upgrade(&self, call: &mut UpgradeCall) -> Result<Instance, Failure> {
         let mut object = std::ptr::null_mut();
-        let Some(on_upgrade) = self.table.on_upgrade else { return Ok(Instance(object)) };
+        let Some(on_upgrade) = self.table.on_upgrade else { return Ok(Instance::new(object)) };
         let upgrade: *mut UpgradeCall = call;
         // SAFETY: the library is mapped and initialised; `upgrade` is borrowed by this call for its whole length, and the
         // host functions that get it back know it as an `UpgradeCall`; `object` is writable.
         let status = unsafe { on_upgrade(self.table.library_ctx, upgrade.cast(), &raw mut object) };
         match Verdict::of(status) {
-            Verdict::Continue | Verdict::Done => Ok(Instance(object)),
+            Verdict::Continue | Verdict::Done | Verdict::Hold => Ok(Instance::new(object)),
             Verdict::Fail(failure) => Err(failure),
         }
     }
@@ -97,15 +108,17 @@ impl HandlerLibrary {
         let on_message = self.table.on_message.expect("read_table refuses a table without on_message");
         // SAFETY: `session_pointer` is good for the length of this call; the payload is borrowed for as long; the instance
         // came from this library and was not freed.
-        let status =
-            unsafe { on_message(instance.0, session_pointer(call), kind, payload.as_ptr(), payload.len()) };
+        let status = unsafe {
+            on_message(instance.object(), session_pointer(call), kind, payload.as_ptr(), payload.len())
+        };
         Verdict::of(status)
     }
 
     pub(crate) fn on_pong(&self, instance: &Instance, call: &mut Call<'_>, payload: &[u8]) -> Verdict {
         let Some(on_pong) = self.table.on_pong else { return Verdict::Continue };
         // SAFETY: as in `on_message`.
-        let status = unsafe { on_pong(instance.0, session_pointer(call), payload.as_ptr(), payload.len()) };
+        let status =
+            unsafe { on_pong(instance.object(), session_pointer(call), payload.as_ptr(), payload.len()) };
         Verdict::of(status)
     }
 
@@ -121,7 +134,14 @@ impl HandlerLibrary {
         let Some(on_closing) = self.table.on_closing else { return (Verdict::Continue, reply) };
         // SAFETY: as in `on_message`; `reply` is writable for the length of the call.
         let status = unsafe {
-            on_closing(instance.0, session_pointer(call), code, reason.as_ptr(), reason.len(), &raw mut reply)
+            on_closing(
+                instance.object(),
+                session_pointer(call),
+                code,
+                reason.as_ptr(),
+                reason.len(),
+                &raw mut reply,
+            )
         };
         (Verdict::of(status), reply)
     }
@@ -129,7 +149,7 @@ impl HandlerLibrary {
     pub(crate) fn on_error(&self, instance: &Instance, call: &mut Call<'_>, message: &str) {
         let Some(on_error) = self.table.on_error else { return };
         // SAFETY: as in `on_message`.
-        unsafe { on_error(instance.0, session_pointer(call), message.as_ptr(), message.len()) }
+        unsafe { on_error(instance.object(), session_pointer(call), message.as_ptr(), message.len()) }
     }
 
     pub(crate) fn on_close(
@@ -143,14 +163,16 @@ impl HandlerLibrary {
         let Some(on_close) = self.table.on_close else { return };
         let how = if was_clean { abi::WSH_CLOSED_CLEAN } else { abi::WSH_CLOSED_ABNORMAL };
         // SAFETY: as in `on_message`.
-        unsafe { on_close(instance.0, session_pointer(call), code, reason.as_ptr(), reason.len(), how) }
+        unsafe {
+            on_close(instance.object(), session_pointer(call), code, reason.as_ptr(), reason.len(), how);
+        }
     }
 
     /// Gives the object back to the library that made it.
     pub(crate) fn free(&self, instance: Instance) {
         if let Some(free_session) = self.table.free_session {
             // SAFETY: the instance came from this library; it is taken by value, so this happens once.
-            unsafe { free_session(instance.0) }
+            unsafe { free_session(instance.object()) }
         }
     }
 
@@ -170,11 +192,12 @@ impl HandlerLibrary {
         let context: *mut Sink = &raw mut sink;
         // SAFETY: as in `on_message`; `take_state` knows the context as the sink that it is, which nobody else touches until
         // the call has returned.
-        let status = unsafe { export_state(instance.0, session_pointer(call), take_state, context.cast()) };
+        let status =
+            unsafe { export_state(instance.object(), session_pointer(call), take_state, context.cast()) };
         match Verdict::of(status) {
-            Verdict::Continue | Verdict::Done if !sink.has_refused => Ok(sink.state),
+            Verdict::Continue | Verdict::Done | Verdict::Hold if !sink.has_refused => Ok(sink.state),
             // It did not look at what the sink answered, and believes that it is frozen.
-            Verdict::Continue | Verdict::Done => match self.cancel_export(instance, call) {
+            Verdict::Continue | Verdict::Done | Verdict::Hold => match self.cancel_export(instance, call) {
                 Verdict::Fail(Failure::Panic) => Err(Failure::Panic),
                 _ => Err(Failure::Status(abi::WSH_E_TOO_BIG)),
             },
@@ -187,13 +210,13 @@ impl HandlerLibrary {
         self.notify(self.table.cancel_export, instance, call)
     }
 
-    /// Makes an object from the state that another generation wrote.
+    /// Makes an object from the state that another generation wrote. The verdict says whether the session is to be held.
     pub(crate) fn import_state(
         &self,
         call: &mut Call<'_>,
         from_version: u32,
         state: &[u8],
-    ) -> Result<Instance, Failure> {
+    ) -> Result<(Instance, Verdict), Failure> {
         let Some(import_state) = self.table.import_state else {
             return Err(Failure::Status(abi::WSH_E_UNSUPPORTED));
         };
@@ -210,8 +233,8 @@ impl HandlerLibrary {
             )
         };
         match Verdict::of(status) {
-            Verdict::Continue | Verdict::Done => Ok(Instance(object)),
             Verdict::Fail(failure) => Err(failure),
+            verdict => Ok((Instance::new(object), verdict)),
         }
     }
 
@@ -223,7 +246,7 @@ impl HandlerLibrary {
     ) -> Verdict {
         let Some(callback) = callback else { return Verdict::Continue };
         // SAFETY: as in `on_message`.
-        Verdict::of(unsafe { callback(instance.0, session_pointer(call)) })
+        Verdict::of(unsafe { callback(instance.object(), session_pointer(call)) })
     }
 }
 

@@ -264,6 +264,7 @@ pub(super) fn status_name(status: i32) -> String {
         abi::WSH_OK => "WSH_OK",
         abi::WSH_DONE => "WSH_DONE",
         abi::WSH_SLOW => "WSH_SLOW",
+        abi::WSH_HOLD => "WSH_HOLD",
         abi::WSH_E_INVALID => "WSH_E_INVALID",
         abi::WSH_E_CLOSED => "WSH_E_CLOSED",
         abi::WSH_E_FULL => "WSH_E_FULL",

@@ -10,7 +10,7 @@ use wshd_protocol::{Connection, Kind, SendError, frame_head};
 use super::SessionKey;
 use super::handle::Handle;
 use super::head::Head;
-use super::outgoing::Outgoing;
+use super::outgoing::{Held, Outgoing};
 use super::stream::{Peer, Stream};
 use crate::generation::{Desk, Env};
 
@@ -26,6 +26,8 @@ pub(crate) struct Link {
     pub(super) connection: Connection,
     /// Exists exactly while something waits for the peer.
     pub(super) outgoing: Option<Box<Outgoing>>,
+    /// Exists exactly while the handler is not ready for more.
+    pub(super) held: Option<Box<Held>>,
     pub(super) head: Head,
     pub(super) handle: Option<Arc<Handle>>,
     pub(super) key: SessionKey,
@@ -52,6 +54,7 @@ impl Link {
             stream,
             connection: Connection::new(),
             outgoing: None,
+            held: None,
             head,
             handle: None,
             key,

@@ -34,6 +34,7 @@ pub(crate) use stream::{Peer, Stream};
 use crate::generation::{Desk, Env};
 use crate::handler::{Failure, Instance, Verdict};
 use moving::Stay;
+use outgoing::Held;
 
 /// Full buffers read from one session before the others of its worker get their turn.
 const READS_PER_TURN: usize = 8;
@@ -52,6 +53,8 @@ pub(crate) struct Session {
     instance: Option<Instance>,
     phase: Phase,
     stay: Stay,
+    /// The socket may hold input whose edge is spent: it is to be read without waiting for another.
+    reads_on: bool,
     ticks: Ticks,
 }
 
@@ -90,7 +93,14 @@ pub(crate) enum Next {
 impl Session {
     pub(crate) fn new(link: Link, instance: Instance, now: u32) -> Self {
         let ticks = Ticks { heard: now, pinged: 0, message_began: 0 };
-        Self { link, instance: Some(instance), phase: Phase::Open, stay: Stay::default(), ticks }
+        Self {
+            link,
+            instance: Some(instance),
+            phase: Phase::Open,
+            stay: Stay::default(),
+            reads_on: false,
+            ticks,
+        }
     }
 
     pub(crate) fn key(&self) -> SessionKey {
@@ -118,6 +128,11 @@ impl Session {
         if flags.contains(EventFlags::OUT) && self.link.outgoing.is_some() && !self.drain(desk, env) {
             return self.next();
         }
+        if self.link.held.is_some() && flags.intersects(EventFlags::HUP | EventFlags::ERR) {
+            // Both directions are gone: there is nobody left to wait for the handler.
+            self.on_broken(Errno::CONNRESET, desk, env);
+            return self.next();
+        }
         let hung_up = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
         let next = self.read(hung_up, buffer, desk, env);
         if next == Next::Again { next } else { self.next() }
@@ -127,7 +142,12 @@ impl Session {
 
     /// Reads until the socket is empty, the peer's replies do not go out, or others should have their turn.
     fn read(&mut self, hung_up: bool, buffer: &mut [u8], desk: &mut Desk, env: &Env) -> Next {
+        self.reads_on = false;
         for _ in 0..READS_PER_TURN {
+            if let Some(held) = &mut self.link.held {
+                held.has_more = true;
+                return Next::Wait;
+            }
             // A peer that does not take its replies is not read from: that is how it feels the backpressure.
             if self.link.outgoing.is_some() && !matches!(self.phase, Phase::Lingering(_)) {
                 return Next::Wait;
@@ -147,6 +167,10 @@ impl Session {
                     if self.phase == Phase::Gone {
                         return Next::Remove;
                     }
+                    if let Some(held) = &mut self.link.held {
+                        held.has_more |= hung_up || count == buffer.len();
+                        return Next::Wait;
+                    }
                     // A short read emptied the socket: asking again would only cost a system call. After a hang-up there
                     // is no further edge, so then it has to be read to the end.
                     if count < buffer.len() && !hung_up {
@@ -164,11 +188,16 @@ impl Session {
         Next::Again
     }
 
-    /// Delivers what `input` holds, until it is used up or a backlog begins.
+    /// Delivers what `input` holds, until it is used up, a backlog begins, or the handler is not ready for more.
     fn deliver(&mut self, mut input: &mut [u8], desk: &mut Desk, env: &Env) {
         loop {
+            // Nothing is read while either of these exists, so the input of one read is all that is kept, in one place.
+            if let Some(held) = &mut self.link.held {
+                held.unread.extend_from_slice(input);
+                break;
+            }
             if let Some(outgoing) = &mut self.link.outgoing {
-                outgoing.unread = input.to_vec();
+                outgoing.unread.extend_from_slice(input);
                 break;
             }
             let Some(event) = self.link.connection.receive(&mut input, &env.protocol_limits, &mut desk.cork)
@@ -207,6 +236,44 @@ impl Session {
         }
     }
 
+    /// A callback that a session gets while it is held, too: unless it holds on, what was kept back is delivered.
+    fn call_and_go_on(
+        &mut self,
+        desk: &mut Desk,
+        env: &Env,
+        callback: impl FnOnce(&crate::handler::HandlerLibrary, &Instance, &mut Call<'_>) -> Verdict,
+    ) {
+        let held = self.link.held.take();
+        self.call(desk, env, callback);
+        let Some(held) = held else { return };
+        match &mut self.link.held {
+            Some(still) => *still = held,
+            None => self.deliver_held(*held, desk, env),
+        }
+    }
+
+    /// Its object is new and ready for what was kept back from the one before.
+    pub(crate) fn go_on(&mut self, desk: &mut Desk, env: &Env) -> Next {
+        if let Some(held) = self.link.held.take() {
+            self.deliver_held(*held, desk, env);
+            self.flush(desk, env);
+        }
+        self.next()
+    }
+
+    fn deliver_held(&mut self, mut held: Held, desk: &mut Desk, env: &Env) {
+        self.reads_on |= held.has_more;
+        // Nobody was listening meanwhile: the peer's time begins now.
+        self.ticks.heard = desk.now;
+        self.ticks.pinged = 0;
+        if self.ticks.message_began != 0 {
+            self.ticks.message_began = desk.now.max(1);
+        }
+        if matches!(self.phase, Phase::Open | Phase::Closing(_)) && !held.unread.is_empty() {
+            self.deliver(&mut held.unread, desk, env);
+        }
+    }
+
     #[inline]
     fn on_message(&mut self, message: Message<'_>, desk: &mut Desk, env: &Env) {
         let kind = match message.kind {
@@ -225,7 +292,8 @@ impl Session {
         self.call(desk, env, |library, instance, call| {
             let (verdict, chosen) = library.on_closing(instance, call, code, &reason);
             reply = chosen;
-            verdict
+            // It ends now: there is nothing that could be held.
+            if verdict == Verdict::Hold { Verdict::Continue } else { verdict }
         });
         if self.instance.is_none() {
             return;
@@ -280,22 +348,23 @@ impl Session {
             }
             if emptied {
                 // What on_writable sends goes to the empty socket; held input is delivered after it.
-                let mut held = self.link.outgoing.take().map(|outgoing| outgoing.unread).unwrap_or_default();
-                self.call(desk, env, |library, instance, call| library.on_writable(instance, call));
-                self.deliver(&mut held, desk, env);
+                let mut unread =
+                    self.link.outgoing.take().map(|outgoing| outgoing.unread).unwrap_or_default();
+                self.call_and_go_on(desk, env, |library, instance, call| library.on_writable(instance, call));
+                self.deliver(&mut unread, desk, env);
                 self.flush(desk, env);
                 return self.link.outgoing.is_none() && self.phase != Phase::Gone;
             }
-            self.call(desk, env, |library, instance, call| library.on_writable(instance, call));
+            self.call_and_go_on(desk, env, |library, instance, call| library.on_writable(instance, call));
             self.flush(desk, env);
             return false;
         }
         if !emptied {
             return false;
         }
-        let mut held = self.link.outgoing.take().map(|outgoing| outgoing.unread).unwrap_or_default();
+        let mut unread = self.link.outgoing.take().map(|outgoing| outgoing.unread).unwrap_or_default();
         if matches!(self.phase, Phase::Open | Phase::Closing(_)) {
-            self.deliver(&mut held, desk, env);
+            self.deliver(&mut unread, desk, env);
         }
         self.flush(desk, env);
         self.link.outgoing.is_none() && self.phase != Phase::Gone
@@ -329,7 +398,7 @@ impl Session {
                 if let Some(handle) = &self.link.handle {
                     handle.place().wake_is_taken();
                 }
-                self.call(desk, env, |library, instance, call| library.on_wake(instance, call));
+                self.call_and_go_on(desk, env, |library, instance, call| library.on_wake(instance, call));
             }
             Request::Overflow => {
                 self.link.fault.get_or_insert(Fault::Overflow);
@@ -367,6 +436,8 @@ impl Session {
             return self.next();
         }
         match self.phase {
+            // A peer that is not listened to is not silent.
+            Phase::Open if self.link.held.is_some() => {}
             Phase::Open => {
                 let silent = since(self.ticks.heard);
                 let ping = limits.ping_seconds.as_secs();
@@ -385,6 +456,13 @@ impl Session {
                     self.link.ping(b"", desk);
                     self.ticks.pinged = now.max(1);
                 }
+                self.flush(desk, env);
+            }
+            Phase::Closing(began)
+                if since(began) > limits.close_seconds_max.as_secs() && self.link.held.is_some() =>
+            {
+                let why = format!("handler held it for {} s after Close", limits.close_seconds_max.as_secs());
+                self.finish(Outcome::Lost(why), desk, env);
                 self.flush(desk, env);
             }
             Phase::Closing(began) if since(began) > limits.close_seconds_max.as_secs() => {
@@ -443,6 +521,7 @@ impl Session {
     fn finish(&mut self, outcome: Outcome, desk: &mut Desk, env: &Env) {
         let Some(instance) = self.instance.take() else { return };
         self.phase = Phase::Lingering(desk.now);
+        self.reads_on |= self.link.held.take().is_some();
         if let Some(handle) = &self.link.handle {
             handle.set_gone();
         }
@@ -461,6 +540,7 @@ impl Session {
     fn finish_after_panic(&mut self, desk: &mut Desk, env: &Env) {
         let Some(instance) = self.instance.take() else { return };
         self.phase = Phase::Lingering(desk.now);
+        self.reads_on |= self.link.held.take().is_some();
         if let Some(handle) = &self.link.handle {
             handle.set_gone();
         }
@@ -497,6 +577,10 @@ impl Session {
             Verdict::Done => {
                 self.link.close(close::NORMAL, "", desk);
             }
+            Verdict::Hold if self.instance.is_some() => {
+                self.link.held.get_or_insert_default();
+            }
+            Verdict::Hold => {}
             Verdict::Fail(Failure::Panic) => return self.finish_after_panic(desk, env),
             Verdict::Fail(failure @ Failure::Status(_)) if self.instance.is_some() => {
                 return self.fail(close::INTERNAL, format!("handler {failure}"), desk, env);
@@ -522,7 +606,11 @@ impl Session {
     }
 
     fn next(&self) -> Next {
-        if self.phase == Phase::Gone { Next::Remove } else { Next::Wait }
+        match self.phase {
+            Phase::Gone => Next::Remove,
+            _ if self.reads_on => Next::Again,
+            _ => Next::Wait,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use handler_api::abi;
 
 use super::{Call, Handle, Link, Phase, Place, Session, SessionKey, Stream, Ticks};
 use crate::generation::{Command, Desk, Env, Inbox, Timer};
-use crate::handler::{Failure, Instance};
+use crate::handler::{Failure, Instance, Verdict};
 
 /// Whether a session may still leave the generation it is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,7 +74,7 @@ pub(crate) struct InTransit {
 impl Session {
     /// An open session that is on its way already.
     fn with(link: Link, instance: Instance, ticks: Ticks, stay: Stay) -> Self {
-        Self { link, instance: Some(instance), phase: Phase::Open, stay, ticks }
+        Self { link, instance: Some(instance), phase: Phase::Open, stay, reads_on: false, ticks }
     }
 
     /// Has the handler write down the state of this session and freeze its object.
@@ -160,7 +160,7 @@ impl Moving {
         desk.timers.put(key, &self.timers);
         let imported =
             env.library.import_state(&mut Call::frozen(link, desk, env), self.state_version, &self.state);
-        let Ok(instance) = imported else {
+        let Ok((instance, verdict)) = imported else {
             // What the new code took a handle for is not its session after all.
             if let Some(handle) = link.handle.take() {
                 handle.set_gone();
@@ -169,8 +169,12 @@ impl Moving {
             desk.timers.take(key);
             return Err(self);
         };
-        let Self { link, ticks, place, home, key: old, .. } = *self;
-        Ok((Session::with(link, instance, ticks, Stay::Unasked), Arrived { home, old, place }))
+        let Self { mut link, ticks, place, home, key: old, .. } = *self;
+        let goes_on = verdict != Verdict::Hold;
+        if !goes_on {
+            link.held.get_or_insert_default();
+        }
+        Ok((Session::with(link, instance, ticks, Stay::Unasked), Arrived { home, old, place, goes_on }))
     }
 
     /// Puts the session together again on the worker that it came from, and tells its object that it goes on.
@@ -212,6 +216,8 @@ pub(crate) struct Arrived {
     home: Arc<Inbox>,
     old: SessionKey,
     place: Option<Arc<Place>>,
+    /// Whether its new object is ready for what was kept back.
+    pub(crate) goes_on: bool,
 }
 
 impl Arrived {

@@ -21,6 +21,17 @@ pub(crate) struct Outgoing {
     pub(crate) above_high: bool,
 }
 
+/// What a session keeps back while its handler is not ready for more (`WSH_HOLD`). It exists only that long.
+///
+/// Nothing is read meanwhile, so it holds no more than what one read had brought.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// Input that was read and not delivered.
+    pub(super) unread: Vec<u8>,
+    /// The socket may hold more: its edge is spent.
+    pub(super) has_more: bool,
+}
+
 impl Outgoing {
     pub(crate) fn new(unsent: &[u8], now: u32) -> Self {
         Self { bytes: unsent.to_vec(), progress: now, ..Self::default() }

@@ -8,6 +8,7 @@ mod containment; // panics everywhere, and who is not hurt
 mod control; // config reloads, signals, the control socket
 mod files; // static files
 mod handlers; // libraries of every kind, sound and broken, and handlers that misbehave
+mod holding; // handlers that are not ready for more
 mod limits; // every bound of `[limits]` is reached once
 mod messages; // text, binary, sizes, fragments, control frames, closing
 mod program; // command line, screen, messages, signals, exit codes

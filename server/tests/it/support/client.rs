@@ -156,6 +156,16 @@ impl Raw {
         self.0.0.take_error().ok().flatten().is_some() || self.0.0.peer_addr().is_err()
     }
 
+    /// The test sends nothing more, and still reads.
+    pub(crate) fn finish(&mut self) {
+        self.0.0.shutdown(std::net::Shutdown::Write).expect("the connection is open");
+    }
+
+    /// Waits until something can be read, and leaves it there.
+    pub(crate) fn wait_readable(&mut self) {
+        self.0.0.peek(&mut [0]).expect("something comes");
+    }
+
     /// An HTTP head, up to and with its empty line.
     pub(crate) fn read_head(&mut self) -> String {
         let mut head = Vec::new();
