@@ -7,6 +7,7 @@ use std::any::Any;
 use std::ffi::{CStr, c_char, c_void};
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 
 use crate::abi::{
     self, wsh_handler_api, wsh_handler_info_t, wsh_host_api, wsh_library, wsh_session, wsh_status,
@@ -17,7 +18,7 @@ use crate::host;
 use crate::message::Message;
 use crate::reload::Reload;
 use crate::timer;
-use crate::upgrade::Upgrade;
+use crate::upgrade::{Reject, Upgrade};
 use crate::websocket::WebSocket;
 
 /// Exports a type that implements [`Handler`] as this library's handler. Once in a library, at file level.
@@ -30,6 +31,10 @@ use crate::websocket::WebSocket;
 /// - `export_handler!(Chat, stateless)`: they move to the new code without any state; the type implements [`Default`], which
 ///   makes the object of a session that moved.
 /// - `export_handler!(Chat, restart)`: they are closed with 1012, for the peer to connect again.
+///
+/// A word before that says which face of the library the type has: `export_handler!(Chat, async)` is for an
+/// [`AsyncHandler`](crate::AsyncHandler), `export_handler!(Chat, async, migrate)` for one whose sessions move;
+/// `export_handler!(Chat, blocking)` is for a [`BlockingHandler`](crate::BlockingHandler), whose sessions never move.
 ///
 /// Sessions move if the old and the new version of the library both are `migrate` or `stateless`.
 ///
@@ -55,6 +60,12 @@ macro_rules! export_handler {
     };
     ($handler:ty, restart $(,)?) => {
         $crate::export_handler!(@symbols $handler, $crate::reload::restart());
+    };
+    ($handler:ty, async $(, $reload:ident)? $(,)?) => {
+        $crate::export_handler!($crate::Async<$handler> $(, $reload)?);
+    };
+    ($handler:ty, blocking $(, $reload:ident)? $(,)?) => {
+        $crate::export_handler!($crate::Blocking<$handler> $(, $reload)?);
     };
     (@symbols $handler:ty, $reload:expr) => {
         #[allow(unsafe_code)]
@@ -89,13 +100,88 @@ macro_rules! export_handler {
     ($handler:ty, $($word:tt)*) => {
         compile_error!(concat!(
             "`", stringify!($($word)*), "` does not say what becomes of sessions on a reload: ",
-            "write `migrate`, `stateless`, `restart`, or nothing for sessions that finish on the code they began with"
+            "write `migrate`, `stateless`, `restart`, or nothing for sessions that finish on the code they began with; ",
+            "before it `async` for an AsyncHandler or `blocking` for a BlockingHandler"
         ));
     };
 }
 
+/// What the symbols are made of: one for each way to write a handler.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no handler: it does not implement `Handler`",
+    note = "an `AsyncHandler` is exported with `export_handler!({Self}, async)`, a `BlockingHandler` with \
+            `export_handler!({Self}, blocking)`"
+)]
+pub trait Face: 'static {
+    const KEEPS_REQUEST: bool;
+
+    /// The table, but for the functions about reloads.
+    const TABLE: wsh_handler_api;
+
+    fn on_load() -> Result<(), String>;
+}
+
+/// One whose sessions move with their state.
+pub trait Migrates: Face {
+    const RELOAD: Reload;
+}
+
+/// One whose sessions move without any.
+pub trait StartsEmpty: Face {
+    const RELOAD: Reload;
+}
+
+pub(crate) const EMPTY_TABLE: wsh_handler_api = wsh_handler_api {
+    size: size_of::<wsh_handler_api>() as u32,
+    abi_major: abi::WSH_ABI_MAJOR,
+    abi_minor: abi::WSH_ABI_MINOR,
+    library_ctx: std::ptr::null_mut(),
+    health: None,
+    on_upgrade: None,
+    on_open: None,
+    on_message: None,
+    on_pong: None,
+    on_wake: None,
+    on_writable: None,
+    on_closing: None,
+    on_error: None,
+    on_close: None,
+    free_session: None,
+    export_state: None,
+    cancel_export: None,
+    import_state: None,
+    quiesce: None,
+    shutdown: None,
+    get_extension: None,
+};
+
+impl<H: Handler> Face for H {
+    const KEEPS_REQUEST: bool = H::KEEPS_REQUEST;
+
+    const TABLE: wsh_handler_api = wsh_handler_api {
+        on_upgrade: Some(on_upgrade::<H>),
+        on_open: Some(on_open::<H>),
+        on_message: Some(on_message::<H>),
+        on_pong: Some(on_pong::<H>),
+        on_wake: Some(on_wake::<H>),
+        on_writable: Some(on_writable::<H>),
+        on_closing: Some(on_closing::<H>),
+        on_error: Some(on_error::<H>),
+        on_close: Some(on_close::<H>),
+        free_session: Some(free_session::<H>),
+        quiesce: Some(quiesce::<H>),
+        shutdown: Some(shutdown::<H>),
+        get_extension: Some(get_extension::<H>),
+        ..EMPTY_TABLE
+    };
+
+    fn on_load() -> Result<(), String> {
+        H::on_load()
+    }
+}
+
 /// The constant that the server reads from the file.
-pub const fn info<H: Handler>(
+pub const fn info<H: Face>(
     package: &str,
     version: &str,
     panics_abort: bool,
@@ -151,29 +237,12 @@ const fn padded(text: &[u8]) -> [u8; 32] {
 }
 
 /// The table of a handler.
-pub const fn table<H: Handler>(reload: &Reload) -> wsh_handler_api {
+pub const fn table<H: Face>(reload: &Reload) -> wsh_handler_api {
     wsh_handler_api {
-        size: size_of::<wsh_handler_api>() as u32,
-        abi_major: abi::WSH_ABI_MAJOR,
-        abi_minor: abi::WSH_ABI_MINOR,
-        library_ctx: std::ptr::null_mut(),
-        health: None,
-        on_upgrade: Some(on_upgrade::<H>),
-        on_open: Some(on_open::<H>),
-        on_message: Some(on_message::<H>),
-        on_pong: Some(on_pong::<H>),
-        on_wake: Some(on_wake::<H>),
-        on_writable: Some(on_writable::<H>),
-        on_closing: Some(on_closing::<H>),
-        on_error: Some(on_error::<H>),
-        on_close: Some(on_close::<H>),
-        free_session: Some(free_session::<H>),
         export_state: reload.export_state,
         cancel_export: reload.cancel_export,
         import_state: reload.import_state,
-        quiesce: Some(quiesce::<H>),
-        shutdown: Some(shutdown::<H>),
-        get_extension: Some(get_extension::<H>),
+        ..H::TABLE
     }
 }
 
@@ -181,7 +250,7 @@ pub const fn table<H: Handler>(reload: &Reload) -> wsh_handler_api {
 ///
 /// # Safety
 /// As wsh.h says of `wsh_handler_entry_v1`: `host` and `library` are good until shutdown has returned, `handler` is writable.
-pub unsafe fn enter<H: Handler>(
+pub unsafe fn enter<H: Face>(
     host: *const wsh_host_api,
     library: *mut wsh_library,
     handler: *mut *const wsh_handler_api,
@@ -250,7 +319,7 @@ fn report(callback: &'static str) {
 
 /// Drops what a panic carried. It may be any type, and its drop may panic too; then it is leaked.
 #[cold]
-fn discard(payload: Box<dyn Any + Send>) {
+pub(crate) fn discard(payload: Box<dyn Any + Send>) {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         let _leaked = ManuallyDrop::new(second);
     }
@@ -285,22 +354,39 @@ pub(crate) unsafe fn bytes<'a>(data: *const u8, len: usize) -> &'a [u8] {
 
 /// # Safety
 /// As `bytes`, and the host passes UTF-8 here (wsh.h).
-unsafe fn text<'a>(data: *const u8, len: usize) -> &'a str {
+pub(crate) unsafe fn text<'a>(data: *const u8, len: usize) -> &'a str {
     // SAFETY: the caller's promise.
     unsafe { std::str::from_utf8_unchecked(bytes(data, len)) }
 }
 
 unsafe extern "C" fn on_upgrade<H: Handler>(
     _: *mut c_void,
-    upgrade: *mut wsh_upgrade,
+    raw: *mut wsh_upgrade,
     slot: *mut *mut c_void,
 ) -> wsh_status {
+    // SAFETY: the host's pointers are good until this returns (wsh.h).
+    unsafe { upgrade(raw, slot, H::on_upgrade, |handler| Box::into_raw(Box::new(handler)).cast()) }
+}
+
+/// Asks a handler, and keeps the object that it is made into.
+///
+/// # Safety
+/// The pointers are good for the length of the call.
+pub(crate) unsafe fn upgrade<H>(
+    upgrade: *mut wsh_upgrade,
+    slot: *mut *mut c_void,
+    ask: impl FnOnce(&mut Upgrade) -> Result<H, Reject>,
+    object: impl FnOnce(H) -> *mut c_void,
+) -> wsh_status {
     fence("on_upgrade", abi::WSH_E_PANIC, || {
-        // SAFETY: the host's pointer is good until this returns, and so long the value lives.
+        // SAFETY: the caller's promise, and the value does not live longer.
         let mut upgrade = unsafe { Upgrade::new(upgrade) };
-        match H::on_upgrade(&mut upgrade) {
-            // SAFETY: the slot is writable (wsh.h).
-            Ok(handler) => unsafe { accept(slot, handler) },
+        match ask(&mut upgrade) {
+            Ok(handler) => {
+                // SAFETY: the caller's promise.
+                unsafe { *slot = object(handler) };
+                abi::WSH_OK
+            }
             Err(reject) => {
                 upgrade.reject(&reject);
                 abi::WSH_E_REJECTED
@@ -410,7 +496,19 @@ unsafe extern "C" fn quiesce<H: Handler>(_: *mut c_void) {
 }
 
 unsafe extern "C" fn shutdown<H: Handler>(_: *mut c_void) {
-    fence("on_unload", (), H::on_unload);
+    unload(H::on_unload);
+}
+
+/// What has to end after the handler's `on_unload`: the runtime, if one was started. Set from there, so that no other library carries
+/// one.
+pub(crate) static AT_THE_END: OnceLock<fn()> = OnceLock::new();
+
+/// The last that happens in a library.
+pub(crate) fn unload(on_unload: fn()) {
+    fence("on_unload", (), on_unload);
+    if let Some(end) = AT_THE_END.get() {
+        fence("the end of the runtime", (), end);
+    }
 }
 
 #[cfg(test)]

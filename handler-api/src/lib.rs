@@ -37,6 +37,9 @@
 //! the attributes `ready_state`, `buffered_amount`, `protocol` and `url`. One object is made for each WebSocket; making it accepts
 //! the peer.
 //!
+//! There are two further ways to write the same: an [`AsyncHandler`] is one future for each session, a [`BlockingHandler`] one
+//! thread. Both receive and send from top to bottom.
+//!
 //! The modules: [`Handler`] is the trait; [`Upgrade`] and [`Reject`] are the opening handshake; [`WebSocket`] is the session
 //! inside a callback and [`Handle`] the session from anywhere; [`Migrate`] takes sessions along when the library is replaced;
 //! [`log`] writes to the server's log; [`timer`] lets time pass; [`config`](mod@config)
@@ -48,6 +51,8 @@
 
 #[allow(unsafe_code)]
 pub mod abi;
+#[allow(unsafe_code)]
+mod blocking;
 #[allow(unsafe_code)]
 pub mod config;
 #[doc(hidden)]
@@ -62,6 +67,12 @@ mod migrate;
 #[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod reload;
+#[cfg(feature = "tokio")]
+pub mod runtime;
+#[allow(unsafe_code)]
+mod sequential;
+#[allow(unsafe_code)]
+mod socket;
 #[cfg(feature = "testing")]
 #[allow(unsafe_code)]
 pub mod testing;
@@ -72,11 +83,14 @@ mod upgrade;
 #[allow(unsafe_code)]
 mod websocket;
 
+pub use blocking::{Blocking, BlockingHandler, BlockingSocket};
 #[cfg(feature = "serde")]
 pub use config::config;
 pub use handler::{Close, Handler};
-pub use message::{CloseError, Kind, Message, ReadyState, SendStatus};
+pub use message::{CloseError, Kind, Message, OwnedMessage, ReadyState, SendStatus};
 pub use migrate::{Busy, Migrate};
+pub use sequential::{Async, AsyncHandler};
+pub use socket::{AsMessage, Closed, Failure, Receive, Received, Sending, Socket};
 pub use timer::TimerError;
 pub use upgrade::{InvalidHeader, ProtocolError, Reject, Upgrade};
 pub use websocket::{Handle, WebSocket};

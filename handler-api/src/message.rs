@@ -65,6 +65,46 @@ impl<'a> From<&'a Vec<u8>> for Message<'a> {
     }
 }
 
+/// A message that belongs to whoever has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OwnedMessage {
+    Text(String),
+    Binary(Vec<u8>),
+}
+
+impl OwnedMessage {
+    pub fn as_message(&self) -> Message<'_> {
+        self.into()
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        self.as_message().as_bytes()
+    }
+
+    /// The text, if it is one.
+    pub fn as_text(&self) -> Option<&str> {
+        self.as_message().as_text()
+    }
+}
+
+impl From<Message<'_>> for OwnedMessage {
+    fn from(message: Message<'_>) -> Self {
+        match message {
+            Message::Text(text) => Self::Text(text.to_owned()),
+            Message::Binary(bytes) => Self::Binary(bytes.to_owned()),
+        }
+    }
+}
+
+impl<'a> From<&'a OwnedMessage> for Message<'a> {
+    fn from(message: &'a OwnedMessage) -> Self {
+        match message {
+            OwnedMessage::Text(text) => Self::Text(text),
+            OwnedMessage::Binary(bytes) => Self::Binary(bytes),
+        }
+    }
+}
+
 /// Text or binary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Handler, WebSocket};
+use crate::WebSocket;
 
 /// A handler whose sessions move to the new code when the library is replaced, with the state that it writes down for them.
 ///
@@ -47,7 +47,7 @@ use crate::{Handler, WebSocket};
     note = "a handler without state is exported with `export_handler!({Self}, stateless)`; one whose sessions stay with \
             the code they began with, with `export_handler!({Self})`"
 )]
-pub trait Migrate: Handler {
+pub trait Migrate: Sized + Send + 'static {
     /// Version of what `export_state` writes, 1 or more. Raise it when the format changes, and go on reading the older ones
     /// for as long as code that writes them may be running.
     const STATE_VERSION: u32 = 1;

@@ -4,7 +4,7 @@
 use std::ffi::c_void;
 
 use crate::abi::{self, wsh_session, wsh_sink, wsh_status};
-use crate::export::{accept, bytes, fence, object};
+use crate::export::{Migrates, StartsEmpty, accept, bytes, fence, object};
 use crate::handler::Handler;
 use crate::migrate::Migrate;
 use crate::websocket::WebSocket;
@@ -40,29 +40,41 @@ pub const fn restart() -> Reload {
 }
 
 /// `export_handler!(H, migrate)`: sessions move with what [`Migrate`] writes.
-pub const fn migrate<H: Migrate>() -> Reload {
-    assert!(H::STATE_VERSION > 0, "STATE_VERSION is 1 or more; 0 is for handlers without state");
-    Reload {
-        flags: abi::WSH_LIBRARY_MIGRATES,
-        state_version: H::STATE_VERSION,
-        export_state: Some(export_state::<H>),
-        cancel_export: Some(cancel_export::<H>),
-        import_state: Some(import_state::<H>),
-    }
+pub const fn migrate<H: Migrates>() -> Reload {
+    H::RELOAD
 }
 
 /// `export_handler!(H, stateless)`: sessions move with nothing.
-pub const fn stateless<H: Handler + Default>() -> Reload {
-    Reload {
+pub const fn stateless<H: StartsEmpty>() -> Reload {
+    H::RELOAD
+}
+
+pub(crate) const fn version_of<H: Migrate>() -> u32 {
+    assert!(H::STATE_VERSION > 0, "STATE_VERSION is 1 or more; 0 is for handlers without state");
+    H::STATE_VERSION
+}
+
+impl<H: Handler + Migrate> Migrates for H {
+    const RELOAD: Reload = Reload {
+        flags: abi::WSH_LIBRARY_MIGRATES,
+        state_version: version_of::<H>(),
+        export_state: Some(export_state::<H>),
+        cancel_export: Some(cancel_export::<H>),
+        import_state: Some(import_state::<H>),
+    };
+}
+
+impl<H: Handler + Default> StartsEmpty for H {
+    const RELOAD: Reload = Reload {
         flags: abi::WSH_LIBRARY_MIGRATES,
         state_version: 0,
         export_state: Some(export_nothing),
         cancel_export: None,
         import_state: Some(import_default::<H>),
-    }
+    };
 }
 
-unsafe extern "C" fn export_state<H: Migrate>(
+unsafe extern "C" fn export_state<H: Handler + Migrate>(
     ctx: *mut c_void,
     session: *mut wsh_session,
     sink: wsh_sink,
@@ -82,7 +94,10 @@ unsafe extern "C" fn export_state<H: Migrate>(
     })
 }
 
-unsafe extern "C" fn cancel_export<H: Migrate>(ctx: *mut c_void, session: *mut wsh_session) -> wsh_status {
+unsafe extern "C" fn cancel_export<H: Handler + Migrate>(
+    ctx: *mut c_void,
+    session: *mut wsh_session,
+) -> wsh_status {
     fence("cancel_export", abi::WSH_E_PANIC, || {
         // SAFETY: as in `export_state`.
         let (handler, socket) = unsafe { (object::<H>(ctx), &WebSocket::new(session)) };
@@ -91,7 +106,7 @@ unsafe extern "C" fn cancel_export<H: Migrate>(ctx: *mut c_void, session: *mut w
     })
 }
 
-unsafe extern "C" fn import_state<H: Migrate>(
+unsafe extern "C" fn import_state<H: Handler + Migrate>(
     _: *mut c_void,
     session: *mut wsh_session,
     from_version: u32,

@@ -370,6 +370,7 @@ unsafe extern "C" fn handle_send(
     let status = state.may_send();
     if status >= abi::WSH_OK {
         state.asked.push_back(Asked::Send(message));
+        shared.tell();
     }
     status
 }
@@ -390,17 +391,20 @@ unsafe extern "C" fn handle_close(
         return abi::WSH_E_CLOSED;
     }
     state.asked.push_back(Asked::Close(code, reason));
+    shared.tell();
     abi::WSH_OK
 }
 
 unsafe extern "C" fn handle_wake(handle: *mut wsh_handle) -> wsh_status {
     // SAFETY: wsh.h.
-    let mut state = unsafe { shared(handle) }.state();
+    let shared = unsafe { shared(handle) };
+    let mut state = shared.state();
     if state.ready == abi::WSH_CLOSED {
         return abi::WSH_E_CLOSED;
     }
     if !state.wake_is_asked() {
         state.asked.push_back(Asked::Wake);
+        shared.tell();
     }
     abi::WSH_OK
 }

@@ -38,8 +38,7 @@ pub use self::reload::Stays;
 pub use self::session::FakeSession;
 use self::shared::{FakeUpgrade, Request, Shared};
 use crate::abi;
-use crate::export;
-use crate::handler::Handler;
+use crate::export::{self, Face};
 use crate::reload::{Reload, drain};
 
 /// A request that is being written.
@@ -78,7 +77,7 @@ impl<H> fmt::Debug for Fake<H> {
     }
 }
 
-impl<H: Handler> Fake<H> {
+impl<H: Face> Fake<H> {
     /// A request for this path, with a query if it has one.
     pub fn upgrade(url: &str) -> Self {
         let (path, query) = url.split_once('?').unwrap_or((url, ""));

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use super::shared::{Asked, Request, Shared};
 use super::{Fake, FakeSession, host};
 use crate::abi::{self, wsh_status};
-use crate::export;
-use crate::handler::Handler;
-use crate::migrate::Migrate;
+use crate::export::{self, Face, Migrates, StartsEmpty};
 use crate::reload::{self, Reload};
 
 /// Why a session did not move to the new code.
@@ -27,7 +25,7 @@ pub enum Stays {
     Closed,
 }
 
-impl<H: Migrate> Fake<H> {
+impl<H: Migrates> Fake<H> {
     /// The library says `export_handler!(H, migrate)`: the session can be moved.
     #[must_use]
     pub fn migrate(mut self) -> Self {
@@ -36,7 +34,7 @@ impl<H: Migrate> Fake<H> {
     }
 }
 
-impl<H: Handler + Default> Fake<H> {
+impl<H: StartsEmpty> Fake<H> {
     /// The library says `export_handler!(H, stateless)`: the session can be moved.
     #[must_use]
     pub fn stateless(mut self) -> Self {
@@ -45,15 +43,16 @@ impl<H: Handler + Default> Fake<H> {
     }
 }
 
-impl<H: Handler> Fake<H> {
+impl<H: Face> Fake<H> {
     /// A session that comes with this state from code that is not in the test, an older version for instance. The subprotocol
     /// that was offered first counts as agreed.
     pub fn import(self, from_version: u32, state: &[u8]) -> Result<FakeSession<H>, Stays> {
         host::serve();
         let chosen = (!self.request.protocols.is_empty()).then_some(0);
-        let (object, shared) =
+        let (object, shared, is_held) =
             import::<H>(&self.reload, Arc::new(self.request), chosen, from_version, state)?;
         let mut session = FakeSession::new(object, shared, self.reload);
+        session.is_held = is_held;
         session.run_asked();
         Ok(session)
     }
@@ -62,7 +61,7 @@ impl<H: Handler> Fake<H> {
 /// A session goes through a reload if its [`Fake`] was told how: [`Fake::migrate`], [`Fake::stateless`].
 ///
 /// Old and new code are the same copy of the library here and share its statics. Under a server each has its own.
-impl<H: Handler> FakeSession<H> {
+impl<H: Face> FakeSession<H> {
     /// The library is replaced by one with the same code: the whole of what the server does then. The test goes on with the
     /// session, wherever it lives.
     pub fn reload(&mut self) -> Result<(), Stays> {
@@ -102,10 +101,10 @@ impl<H: Handler> FakeSession<H> {
         assert!(self.is_frozen, "export_state comes before import_state");
         let old = self.shared.clone();
         let imported = import::<H>(&self.reload, old.request.clone(), old.chosen, from_version, state);
-        let (object, shared) = imported.inspect_err(|_| self.cancel_export())?;
+        let (object, shared, is_held) = imported.inspect_err(|_| self.cancel_export())?;
         self.free();
         old.hand_over_to(&shared);
-        (self.object, self.shared, self.is_frozen) = (object, shared, false);
+        (self.object, self.shared, self.is_frozen, self.is_held) = (object, shared, false, is_held);
         self.run_asked();
         Ok(())
     }
@@ -114,10 +113,12 @@ impl<H: Handler> FakeSession<H> {
     pub fn cancel_export(&mut self) {
         assert!(self.is_frozen, "export_state comes before cancel_export");
         self.is_frozen = false;
+        let was_held = self.is_held;
         self.call_once(|table, object, socket| {
             // SAFETY: the object lives; the session is good for the length of the call.
             table.cancel_export.map_or(abi::WSH_OK, |cancel_export| unsafe { cancel_export(object, socket) })
         });
+        self.is_held |= was_held;
         self.run_asked();
     }
 
@@ -130,13 +131,13 @@ impl<H: Handler> FakeSession<H> {
 const HOW: &str = "a session moves only if Fake was told how it is exported: .migrate() or .stateless()";
 
 /// Makes the new object, and the session as the new code sees it.
-fn import<H: Handler>(
+fn import<H: Face>(
     reload: &Reload,
     request: Arc<Request>,
     chosen: Option<usize>,
     from_version: u32,
     state: &[u8],
-) -> Result<(*mut c_void, Arc<Shared>), Stays> {
+) -> Result<(*mut c_void, Arc<Shared>, bool), Stays> {
     let import_state = export::table::<H>(reload).import_state.expect(HOW);
     let shared = Shared::new(request, chosen);
     let mut object = std::ptr::null_mut();
@@ -146,7 +147,7 @@ fn import<H: Handler>(
         unsafe { import_state(ctx, session.cast(), from_version, state.as_ptr(), state.len(), slot) }
     });
     if status >= abi::WSH_OK {
-        return Ok((object, shared));
+        return Ok((object, shared, status == abi::WSH_HOLD));
     }
     shared.state().ready = abi::WSH_CLOSED;
     Err(if status == abi::WSH_E_PANIC { Stays::Panicked } else { Stays::Refused })
@@ -213,6 +214,7 @@ mod tests {
     use super::super::Sent;
     use super::*;
     use crate::{Busy, Close, Handle, Kind, Message, ReadyState, Reject, SendStatus, Upgrade, WebSocket};
+    use crate::{Handler, Migrate};
 
     thread_local! {
         /// Calls in their order. Each test has a thread of its own.

@@ -1,7 +1,8 @@
 //! What the pointers point at that a handler gets from the fake host.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::Sent;
 use crate::abi::{self, wsh_status};
@@ -30,6 +31,8 @@ pub(super) struct Shared {
     pub(super) request: Arc<Request>,
     pub(super) chosen: Option<usize>,
     state: Mutex<State>,
+    /// A handle has asked for something.
+    is_asked: Condvar,
 }
 
 #[derive(Debug)]
@@ -65,11 +68,23 @@ impl Shared {
             freed: false,
             timers: super::timers::Timers::default(),
         };
-        Arc::new(Self { request, chosen, state: Mutex::new(state) })
+        Arc::new(Self { request, chosen, state: Mutex::new(state), is_asked: Condvar::new() })
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// After something was asked for: whoever waits for it goes on.
+    pub(super) fn tell(&self) {
+        self.is_asked.notify_all();
+    }
+
+    /// Waits until a handle has asked for something. False if none does for so long.
+    pub(super) fn wait_until_asked(&self, patience: Duration) -> bool {
+        let state = self.state();
+        let waited = self.is_asked.wait_timeout_while(state, patience, |state| state.asked.is_empty());
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     pub(super) fn protocol(&self) -> Option<&str> {
