@@ -455,6 +455,23 @@ typedef struct wsh_config_api {
     wsh_status (*get)(wsh_library *, wsh_slice *json);
 } wsh_config_api;
 
+/* -- work that blocks -- */
+
+#define WSH_OFFLOAD "wsh.offload/1"
+
+/* Of the server: some threads for each generation, on which work makes no session wait. */
+typedef struct wsh_offload_api {
+    uint32_t size; /* of this table in bytes */
+    uint32_t reserved0;
+
+    /* Has run(context) called once, soon, on one of these threads, which may block; of the functions of this header, those that are
+     * [any] may be called there. How many threads there are and how much may wait for one is configured.
+     * WSH_OK: it will be run, whatever happens to the library. The end of the generation waits for it, after quiesce and before
+     * shutdown. With an error it is not run, and `context` is still the caller's: WSH_E_FULL, WSH_E_CLOSED once the generation
+     * ends, WSH_E_NO_MEMORY if no thread could be had. [any] */
+    wsh_status (*offload)(wsh_library *, void (*run)(void *context), void *context);
+} wsh_offload_api;
+
 #ifdef __cplusplus
 }
 #endif

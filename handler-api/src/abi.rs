@@ -342,3 +342,18 @@ pub struct wsh_config_api {
     pub reserved0: u32,
     pub get: unsafe extern "C" fn(*mut wsh_library, json: *mut wsh_slice) -> wsh_status,
 }
+
+pub const WSH_OFFLOAD: &std::ffi::CStr = c"wsh.offload/1";
+
+#[allow(non_camel_case_types)]
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct wsh_offload_api {
+    pub size: u32,
+    pub reserved0: u32,
+    pub offload: unsafe extern "C" fn(
+        *mut wsh_library,
+        run: unsafe extern "C" fn(context: *mut c_void),
+        context: *mut c_void,
+    ) -> wsh_status,
+}

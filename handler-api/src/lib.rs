@@ -42,7 +42,7 @@
 //!
 //! The modules: [`Handler`] is the trait; [`Upgrade`] and [`Reject`] are the opening handshake; [`WebSocket`] is the session
 //! inside a callback and [`Handle`] the session from anywhere; [`Migrate`] takes sessions along when the library is replaced;
-//! [`log`] writes to the server's log; [`timer`] lets time pass; [`config`](mod@config)
+//! [`log`] writes to the server's log; [`timer`] lets time pass; [`offload`](fn@offload) does what blocks; [`config`](mod@config)
 //! is what the operator has set; [`export_handler!`] makes the symbols that the server looks for; `testing` is a host for
 //! tests, behind the feature of that name. [`abi`] is the C contract under all of it, specified in `include/wsh.h`.
 //!
@@ -64,6 +64,8 @@ mod host;
 pub mod log;
 mod message;
 mod migrate;
+#[allow(unsafe_code)]
+mod offload;
 #[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod reload;
@@ -89,6 +91,7 @@ pub use config::config;
 pub use handler::{Close, Handler};
 pub use message::{CloseError, Kind, Message, OwnedMessage, ReadyState, SendStatus};
 pub use migrate::{Busy, Migrate};
+pub use offload::{OffloadError, offload};
 pub use sequential::{Async, AsyncHandler};
 pub use socket::{AsMessage, Closed, Failure, Receive, Received, Sending, Socket};
 pub use timer::TimerError;

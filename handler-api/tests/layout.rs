@@ -63,9 +63,12 @@ fn a_c_compiler_and_rustc_lay_the_contract_out_alike() {
         wsh_timer_api { size, reserved0, session_start, session_stop, library_start, library_stop }
         wsh_timer_callbacks { size, reserved0, on_timer, on_library_timer }
         wsh_config_api { size, reserved0, get }
+        wsh_offload_api { size, reserved0, offload }
     }
     // The names of extensions, as the sum over their characters.
-    for (name, id) in [("WSH_TIMER", abi::WSH_TIMER), ("WSH_CONFIG", abi::WSH_CONFIG)] {
+    for (name, id) in
+        [("WSH_TIMER", abi::WSH_TIMER), ("WSH_CONFIG", abi::WSH_CONFIG), ("WSH_OFFLOAD", abi::WSH_OFFLOAD)]
+    {
         let sum = id
             .to_bytes()
             .iter()

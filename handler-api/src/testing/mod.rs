@@ -23,6 +23,7 @@
 
 mod config;
 mod host;
+mod offload;
 mod reload;
 mod session;
 mod shared;
@@ -34,6 +35,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use self::config::set_config;
+pub use self::offload::run_offloaded;
 pub use self::reload::Stays;
 pub use self::session::FakeSession;
 use self::shared::{FakeUpgrade, Request, Shared};

@@ -109,6 +109,10 @@ impl Handlers {
             0..=1000,
             &mut self.retained_max,
         );
+        let threads = &mut self.offload_threads_max;
+        check.whole("handlers.offload_threads_max", " threads", &file.offload_threads_max, 1..=1024, threads);
+        let queue = &mut self.offload_queue_max;
+        check.whole("handlers.offload_queue_max", " waiting", &file.offload_queue_max, 1..=1 << 20, queue);
         for (name, rules) in &file.each {
             let own = HandlerRules::taken(name, rules, check);
             self.each.insert(name.clone(), own);

@@ -56,6 +56,8 @@ pub(super) struct Handlers {
     pub(super) rollback_seconds: Given<Seconds>,
     pub(super) rollback_panics: Given<Whole>,
     pub(super) retained_max: Given<Whole>,
+    pub(super) offload_threads_max: Given<Whole>,
+    pub(super) offload_queue_max: Given<Whole>,
     /// Tables below the section, which are read by themselves: their names are not known.
     #[serde(skip)]
     pub(super) each: BTreeMap<String, HandlerRules>,

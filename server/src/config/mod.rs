@@ -99,6 +99,10 @@ pub struct Handlers {
     pub rollback_panics: u32,
     /// Versions that ended and could not be unmapped; above it nothing is loaded any more. Default 200.
     pub retained_max: usize,
+    /// Threads of each generation for what its library offloads. Default 8.
+    pub offload_threads_max: usize,
+    /// Work of one generation that waits for such a thread. Default 1024.
+    pub offload_queue_max: usize,
     /// Sections `[handlers.NAME]`: what differs for one handler.
     pub each: BTreeMap<String, HandlerRules>,
 }
@@ -231,6 +235,8 @@ impl Default for Handlers {
             rollback_seconds: Duration::from_secs(10),
             rollback_panics: 3,
             retained_max: 200,
+            offload_threads_max: 8,
+            offload_queue_max: 1024,
             each: BTreeMap::new(),
         }
     }

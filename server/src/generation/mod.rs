@@ -42,7 +42,7 @@ use poller::Poller;
 
 use crate::admission::Admission;
 use crate::config::Limits;
-use crate::handler::{HandlerLibrary, Identity, LoadError, Owner, Retained};
+use crate::handler::{HandlerLibrary, Identity, LoadError, Offload, OffloadLimits, Owner, Retained};
 use crate::registry::check::LibraryInfo;
 use crate::registry::stage::Staged;
 use crate::session::InTransit;
@@ -62,6 +62,7 @@ pub(crate) struct Generation {
     surroundings: Surroundings,
     limits: ArcSwap<Limits>,
     state_bytes_max: usize,
+    offload: OffloadLimits,
     workers: Vec<Worker>,
     /// The threads that run the library's code, and the keys they made.
     owner: Arc<Owner>,
@@ -100,6 +101,7 @@ pub(crate) struct Blueprint {
     /// The handler's own table of the config file, as JSON.
     pub(crate) config: Arc<str>,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) offload: OffloadLimits,
     /// Worker threads, at least one.
     pub(crate) workers: usize,
     pub(crate) load_seconds_max: Duration,
@@ -139,8 +141,9 @@ impl Generation {
     /// The library could not be taken into service. What was mapped of it is unmapped again, or stays mapped where that is
     /// in doubt.
     pub(crate) fn load(blueprint: Blueprint) -> Result<Arc<Self>, LoadError> {
-        let Blueprint { name, number, path, file, info, staged, config, limits, surroundings, .. } =
-            blueprint;
+        let Blueprint {
+            name, number, path, file, info, staged, config, limits, offload, surroundings, ..
+        } = blueprint;
         let limit = blueprint.load_seconds_max;
         let workers = blueprint.workers.max(1);
         let worker = || Worker { inbox: OnceLock::new(), load: Arc::default(), thread: Mutex::default() };
@@ -157,6 +160,7 @@ impl Generation {
             surroundings,
             limits: ArcSwap::new(limits),
             state_bytes_max: blueprint.state_bytes_max,
+            offload,
             workers: (0..workers).map(|_| worker()).collect(),
             services: OnceLock::new(),
             library: Mutex::new(None),
@@ -370,8 +374,10 @@ impl Generation {
         inbox: &Arc<Inbox>,
         loaded: &SyncSender<Result<(), LoadError>>,
     ) -> Option<Arc<HandlerLibrary>> {
-        let services =
-            self.services.get_or_init(|| Arc::new(Services::new(inbox.clone(), self.config.clone())));
+        let name = format!("{}.g{}", self.name, self.number);
+        let offload = Offload::new(self.offload, name, self.owner.clone());
+        let services = Arc::new(Services::new(inbox.clone(), self.config.clone(), offload));
+        let services = self.services.get_or_init(|| services);
         let identity = Identity::new(self.name.clone(), self.number, services.clone());
         let mut library = match HandlerLibrary::map(self.staged.path(), identity, &self.owner) {
             Ok(library) => library,
@@ -383,12 +389,16 @@ impl Generation {
         };
         let entered = library.enter();
         let is_entered = entered.is_ok();
+        if !is_entered {
+            services.offload().end();
+        }
         let library = Arc::new(library);
         *lock(&self.library) = Some(library.clone());
         let is_awaited = loaded.send(entered).is_ok();
         if is_entered && !is_awaited {
             // The loader waited long enough and has refused this library meanwhile.
             library.quiesce();
+            services.offload().end();
             library.shutdown();
         }
         (is_entered && is_awaited).then_some(library)

@@ -8,6 +8,7 @@ use handler_api::abi::{self, wsh_status};
 
 use super::inbox::{Command, Inbox};
 use super::timers::Timers;
+use crate::handler::Offload;
 
 /// One for each generation.
 #[derive(Debug)]
@@ -16,18 +17,23 @@ pub(crate) struct Services {
     inbox: Arc<Inbox>,
     /// The handler's own table of the config file, as JSON.
     config: Arc<str>,
+    offload: Arc<Offload>,
     timers: Mutex<Timers<()>>,
     /// Worker 0 was told that the timers have changed, and has not looked yet.
     change_is_posted: AtomicBool,
 }
 
 impl Services {
-    pub(crate) fn new(inbox: Arc<Inbox>, config: Arc<str>) -> Self {
-        Self { inbox, config, timers: Mutex::default(), change_is_posted: AtomicBool::new(false) }
+    pub(crate) fn new(inbox: Arc<Inbox>, config: Arc<str>, offload: Arc<Offload>) -> Self {
+        Self { inbox, config, offload, timers: Mutex::default(), change_is_posted: AtomicBool::new(false) }
     }
 
     pub(crate) fn config(&self) -> &str {
         &self.config
+    }
+
+    pub(crate) fn offload(&self) -> &Arc<Offload> {
+        &self.offload
     }
 
     // ---- timers of the library -----------------------------------------------------------------------------------------

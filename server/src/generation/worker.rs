@@ -426,6 +426,9 @@ impl Worker {
     fn exit(&mut self) {
         self.drop_all_sessions();
         if self.index == 0 {
+            if let Some(services) = self.env.generation.services.get() {
+                services.offload().end();
+            }
             self.env.library.shutdown();
         }
         self.exits = true;

@@ -5,12 +5,13 @@
 use std::ffi::{CStr, c_char, c_void};
 
 use handler_api::abi::{
-    self, wsh_config_api, wsh_library, wsh_session, wsh_slice, wsh_status, wsh_timer_api,
+    self, wsh_config_api, wsh_library, wsh_offload_api, wsh_session, wsh_slice, wsh_status, wsh_timer_api,
 };
 
 use super::host::{answer, session_call};
 use super::instance::{Instance, Verdict, session_pointer};
 use super::library::{HandlerLibrary, Identity};
+use super::offload::Work;
 use crate::generation::Services;
 use crate::session::Call;
 
@@ -20,6 +21,7 @@ pub(super) unsafe fn find(id: *const c_char) -> *const c_void {
     // SAFETY: the caller's promise.
     match unsafe { CStr::from_ptr(id) } {
         id if id == abi::WSH_TIMER => (&raw const TIMER).cast(),
+        id if id == abi::WSH_OFFLOAD => (&raw const OFFLOAD).cast(),
         id if id == abi::WSH_CONFIG => (&raw const CONFIG).cast(),
         _ => std::ptr::null(),
     }
@@ -81,6 +83,20 @@ static CONFIG: wsh_config_api =
 unsafe extern "C" fn get_config(library: *mut wsh_library, json: *mut wsh_slice) -> wsh_status {
     // SAFETY: called with the pointer of the entry and a writable slot (wsh.h). The text lives as long as the identity.
     unsafe { answer(json, Some(services(library).config().as_bytes())) }
+}
+
+// ---- work that blocks --------------------------------------------------------------------------------------------------
+
+static OFFLOAD: wsh_offload_api =
+    wsh_offload_api { size: size_of::<wsh_offload_api>() as u32, reserved0: 0, offload };
+
+unsafe extern "C" fn offload(
+    library: *mut wsh_library,
+    run: unsafe extern "C" fn(*mut c_void),
+    context: *mut c_void,
+) -> wsh_status {
+    // SAFETY: called with the pointer of the entry (wsh.h).
+    unsafe { services(library) }.offload().accept(Work { run, context })
 }
 
 // ---- what libraries offer ----------------------------------------------------------------------------------------------

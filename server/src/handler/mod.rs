@@ -9,6 +9,7 @@ mod extension;
 mod host;
 mod instance;
 mod library;
+mod offload;
 
 // Taking a library out of memory again, or keeping it with a reason. `interpose` sees what the library does from its first
 // constructor on; the others draw the conclusions.
@@ -37,6 +38,7 @@ pub fn exit_at_once(status: i32) -> ! {
 
 pub(crate) use instance::{Failure, Instance, Verdict};
 pub(crate) use library::{HandlerLibrary, Identity, LoadError};
+pub(crate) use offload::{Offload, OffloadLimits};
 #[cfg(wshd_interposes)]
 pub(crate) use owner::Owner;
 pub(crate) use retained::Retained;

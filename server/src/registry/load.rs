@@ -17,6 +17,7 @@ use super::slot::{Loaded, Refusal, Source, Version};
 use super::stage::{Stage, Staged};
 use crate::config::{Config, Handlers, NO_CONFIG};
 use crate::generation::{Blueprint, Generation, Surroundings};
+use crate::handler::OffloadLimits;
 
 /// One load: everything it needs, so that it can run on a thread of its own.
 pub(super) struct Load {
@@ -110,6 +111,10 @@ impl Load {
             staged,
             config,
             limits: Arc::new(self.config.limits.clone()),
+            offload: OffloadLimits {
+                threads_max: self.config.handlers.offload_threads_max,
+                queue_max: self.config.handlers.offload_queue_max,
+            },
             workers: self.config.handlers.workers,
             load_seconds_max: self.config.handlers.load_seconds_max,
             state_bytes_max: self.config.handlers.state_bytes_max,

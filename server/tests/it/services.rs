@@ -1,4 +1,4 @@
-//! What a handler can ask of the server beyond its session: timers, its own config.
+//! What a handler can ask of the server beyond its session: timers, its own config, threads for what blocks.
 
 use std::path::Path;
 use std::time::Duration;
@@ -113,4 +113,37 @@ fn a_handler_is_told_its_own_config_and_loaded_again_when_that_changes() {
     server.wait_for("it moves back", |status| active(status) == 4 && status.handlers[0].leaving.is_empty());
     assert_eq!(ask(&mut client), r#"{"mood":"better"}"#);
     client.close();
+}
+
+// ---- work that blocks --------------------------------------------------------------------------------------------------
+
+#[test]
+fn offloaded_work_makes_no_session_wait_and_its_panic_ends_none() {
+    let server = TestServer::with(&["misbehaving"], |config| config.handlers.workers = 1);
+    let mut client = server.connect("/misbehaving");
+    client.send_text("offload panic never");
+    client.send_text("offload block:300 slow");
+    client.send_text("offload now quick");
+    client.send_text("buffered");
+    assert_eq!(client.text(), "0", "the only worker goes on");
+    assert_eq!([client.text(), client.text()], ["quick", "slow"]);
+    client.close();
+}
+
+#[test]
+fn the_end_of_a_library_waits_for_what_it_has_offloaded() {
+    let server = TestServer::with(&["misbehaving", "echo"], |config| {
+        config.handlers.offload_threads_max = 2;
+    });
+    let mut client = server.connect("/misbehaving");
+    for _ in 0..6 {
+        client.send_text("offload block:100 done");
+    }
+    client.send_text("buffered");
+    client.text();
+    client.close();
+    std::fs::remove_file(server.folder().join(handler_library("misbehaving").file_name().unwrap())).unwrap();
+    server.ask(Request::Reload(None));
+    let status = server.wait_for("it has ended", |status| status.handlers.len() == 1);
+    assert_eq!(status.retained, [], "its threads are gone, and so is it");
 }

@@ -14,7 +14,7 @@ use handler_api::abi;
 use libloading::{Library, Symbol};
 use tempfile::TempDir;
 
-use super::super::{Identity, Owner, Retained, host, unmap};
+use super::super::{Identity, Offload, OffloadLimits, Owner, Retained, host, unmap};
 use crate::generation::{Inbox, Services};
 
 /// Long enough for any machine; nothing waits so long unless it is broken.
@@ -226,7 +226,9 @@ fn enter(library: &Library) -> Option<Box<Identity>> {
 /// Of a generation without workers: what is asked of them waits for ever.
 fn services() -> Arc<Services> {
     let bell = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).expect("an eventfd");
-    Arc::new(Services::new(Arc::new(Inbox::new(bell)), "{}".into()))
+    let limits = OffloadLimits { threads_max: 1, queue_max: 1 };
+    let offload = Offload::new(limits, "it.g1".into(), Owner::new("it.g1".into()));
+    Arc::new(Services::new(Arc::new(Inbox::new(bell)), "{}".into(), offload))
 }
 
 pub(super) fn call(library: &Library, function: &str, argument: i32) -> i32 {
