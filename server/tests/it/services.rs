@@ -105,7 +105,9 @@ fn a_handler_is_told_its_own_config_and_loaded_again_when_that_changes() {
     assert_eq!((active(&status), ask(&mut client)), (2, r#"{"mood":"better"}"#.into()));
 
     change(HandlerRules::default());
-    let status = server.wait_for("it moves", |status| active(status) == 3 && status.refused.is_empty());
+    let status =
+        server.wait_for("it moves", |status| active(status) == 3 && status.handlers[0].leaving.is_empty());
+    assert_eq!(status.refused, []);
     assert_eq!((ask(&mut client).as_str(), status.retained.len()), ("{}", 0));
 
     // The version before comes back as it was: with what it had been told.
