@@ -1,8 +1,8 @@
 //! Timers of a session and of the library.
 //!
 //! A session's timers are set by [`WebSocket::set_timer`] and [`WebSocket::set_interval`] and heard in
-//! [`Handler::on_timer`](crate::Handler::on_timer). Those of the library are set by the functions here, from any thread, and heard in
-//! [`Handler::on_library_timer`](crate::Handler::on_library_timer).
+//! [`Handler::on_timer`]. Those of the library are set by the functions here, from any thread, and heard in
+//! [`Handler::on_library_timer`].
 
 use std::ffi::c_void;
 use std::fmt;

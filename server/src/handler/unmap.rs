@@ -94,6 +94,9 @@ struct Closing {
 impl Closing {
     fn on_a_thread_of_its_own(self, limit: Duration) -> Result<(), Retained> {
         let (done, outcome) = sync_channel(1);
+        // The first time that a thread waits here it gets a thread-local value with a destructor, for which the C library asks the
+        // loader; later the loader may be what is waited for.
+        let _ = outcome.recv_timeout(Duration::from_millis(1));
         let name = format!("{} close", self.owner.name());
         // If there is no thread the handle is dropped, and the library stays.
         let thread = std::thread::Builder::new()
