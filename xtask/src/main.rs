@@ -37,8 +37,18 @@ fn main() -> ExitCode {
     }
 }
 
+/// What handlers in other languages are built with.
+const COMPILERS: [needs::Need; 3] = [
+    needs::Need { program: "cc", package: "gcc" },
+    needs::Need { program: "c++", package: "g++" },
+    needs::Need { program: "make", package: "make" },
+];
+
 fn test(everything: bool) -> ExitCode {
     let mut steps = Steps::new();
+    if everything {
+        steps.run("compilers that the tests use", || needs::programs(&COMPILERS));
+    }
     steps.run("format", || cargo(&["fmt", "--all", "--check"]));
     steps.run("lints", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
     steps.run("tests", || cargo(&["test", "--workspace", "--all-features"]));
