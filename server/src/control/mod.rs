@@ -206,7 +206,7 @@ impl Control {
             }
             Request::Reload(Some(name)) => Answer::Failed(format!("there is no handler {name}")),
             Request::Rollback(name) => match self.registry.roll_back(&name) {
-                Ok(_) => {
+                Ok(()) => {
                     self.waiting.push((answer, None));
                     return;
                 }

@@ -211,19 +211,18 @@ impl Registry {
     }
 
     /// Puts the version in service that was active before, by hand.
-    pub(crate) fn roll_back(&mut self, name: &str) -> Result<u64, String> {
+    pub(crate) fn roll_back(&mut self, name: &str) -> Result<(), String> {
         let Some(resource) = self.resource_of(name) else {
             return Err(format!("there is no handler {name}"));
         };
         let slot = self.handlers.get_mut(&resource).expect("resource_of names a slot");
-        let previous = slot.previous().map(|generation| generation.number());
         let orders = slot.roll_back(Instant::now()).map_err(|why| match why {
             NoRollback::NoPrevious => format!("{resource} has had no version before this one"),
             NoRollback::Loading => format!("{resource} is being loaded just now, try again"),
             NoRollback::NotServed => format!("{resource} is not served at the moment"),
         })?;
         self.carry_out(&resource, orders);
-        Ok(previous.unwrap_or_default())
+        Ok(())
     }
 
     /// `chat` or `/chat`.
@@ -424,7 +423,6 @@ impl Registry {
                         Event::Due(resource)
                     });
                 }
-                Order::Ignored => {}
             }
         }
     }

@@ -96,8 +96,6 @@ pub(super) enum Order<G> {
     },
     /// Ask again at this time.
     Wait(Instant),
-    /// Nothing is loaded, because the content is known.
-    Ignored,
 }
 
 /// Why there is no rollback.
@@ -130,10 +128,6 @@ impl<G> Default for Slot<G> {
 impl<G: Version> Slot<G> {
     pub(super) fn active(&self) -> Option<&G> {
         self.active.as_ref()
-    }
-
-    pub(super) fn previous(&self) -> Option<&G> {
-        self.previous.as_ref()
     }
 
     /// Generations whose sessions are going, the oldest first.
@@ -247,7 +241,7 @@ impl<G: Version> Slot<G> {
                     self.refused = None;
                     self.shunned = None;
                 }
-                vec![Order::Ignored]
+                Vec::new()
             }
             Loaded::Refused(refusal) => {
                 self.last_number -= 1;

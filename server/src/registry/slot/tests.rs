@@ -100,7 +100,6 @@ impl World {
                     *told = Some(to.map(|to| to.number));
                 }
                 Order::Wait(until) => self.waits.push(until),
-                Order::Ignored => {}
             }
         }
         self.check();
@@ -166,7 +165,7 @@ impl World {
                 }
             }
             12 => {
-                let before = self.slot.previous().map(Version::number);
+                let before = self.slot.previous.as_ref().map(Version::number);
                 if let Ok(orders) = self.slot.roll_back(self.now) {
                     assert!(before.is_some() && self.active.is_some());
                     self.may_hurry = true;
