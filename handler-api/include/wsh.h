@@ -100,7 +100,8 @@ typedef int32_t wsh_status;
 #define WSH_HOLD 3           /* from a callback: not ready for more; see HOLDING */
 #define WSH_E_INVALID (-1)   /* an argument breaks the rule written at the function */
 #define WSH_E_CLOSED (-2)    /* the session is closing or gone */
-#define WSH_E_FULL (-3)      /* not accepted: the outgoing queue is at its limit; the session is closed with 1013 */
+#define WSH_E_FULL (-3)      /* not accepted: the outgoing queue is at its limit; the session is closed with 1013, or the message
+                                dropped, as the operator has chosen */
 #define WSH_E_TOO_BIG (-4)   /* larger than a limit of the server */
 #define WSH_E_UNSUPPORTED (-5)
 #define WSH_E_NO_MEMORY (-6)
@@ -441,6 +442,71 @@ typedef struct wsh_timer_callbacks {
     /* The time of a library's timer has come. Not after shutdown. [control] */
     void (*on_library_timer)(void *library_ctx, uint64_t token);
 } wsh_timer_callbacks;
+
+/* -- topics -- */
+
+#define WSH_TOPIC "wsh.topic/1"
+
+/* whose topic it is */
+#define WSH_TOPIC_OWN 0u    /* of this handler: all of its generations share it, and no other handler */
+#define WSH_TOPIC_SERVER 1u /* of every handler of the server that asks for this name with this scope */
+
+/* Of the server. What is published to a topic, every session hears that has subscribed to it, as a message that was sent to it: framed
+ * once for all of them, in the same order for each, and not later than what is published after it. It goes out behind what the
+ * callback has sent from which it is published. Names are 1 to 255 bytes of UTF-8. There is nothing to create or delete: a topic
+ * is there while it has a subscriber. */
+typedef struct wsh_topic_api {
+    uint32_t size; /* of this table in bytes */
+    uint32_t reserved0;
+
+    /* The session hears what is published from now on; twice is once. At most 1024 topics of a session (WSH_E_TOO_BIG).
+     * Subscriptions move with it to another generation, where nothing is missed and nothing heard twice, and end with it. Also inside
+     * export_state and import_state. WSH_E_INVALID, WSH_E_CLOSED. [session] */
+    wsh_status (*session_subscribe)(wsh_session *, uint32_t scope, const uint8_t *topic, size_t topic_len);
+
+    /* WSH_E_NOT_FOUND if it has not subscribed. [session] */
+    wsh_status (*session_unsubscribe)(wsh_session *, uint32_t scope, const uint8_t *topic, size_t topic_len);
+
+    /* Publishes to every subscriber but this session. Nobody needs to have subscribed. WSH_OK, WSH_E_INVALID; WSH_E_FULL if a worker
+     * was too far behind to take it: the others have it, and to the subscribers on that one happens what the operator has chosen for
+     * peers that do not read. [session] */
+    wsh_status (*session_publish)(wsh_session *, uint32_t scope, const uint8_t *topic, size_t topic_len, uint32_t kind,
+                                  const uint8_t *data, size_t len);
+
+    /* Publishes to every subscriber. As session_publish. [any] */
+    wsh_status (*library_publish)(wsh_library *, uint32_t scope, const uint8_t *topic, size_t topic_len, uint32_t kind,
+                                  const uint8_t *data, size_t len);
+
+    /* Sessions that have subscribed, on this server. In on_close the session itself does not count any more. [any] */
+    uint64_t (*subscribers)(wsh_library *, uint32_t scope, const uint8_t *topic, size_t topic_len);
+} wsh_topic_api;
+
+/* -- metrics -- */
+
+#define WSH_METRIC "wsh.metric/1"
+
+/* kind of a metric */
+#define WSH_COUNTER 1u /* only grows: add ignores what is below 0, and set does nothing */
+#define WSH_GAUGE 2u
+
+typedef struct wsh_metric wsh_metric; /* good until shutdown returns */
+
+/* Of the server: figures of the handler, which the operator sees beside the server's own. */
+typedef struct wsh_metric_api {
+    uint32_t size; /* of this table in bytes */
+    uint32_t reserved0;
+
+    /* Finds or makes the metric of this name, and stores it in *metric. It belongs to the handler and not to this generation: its value
+     * goes on when the library is replaced. A name is a lower case letter followed by at most 63 lower case letters, digits and
+     * underscores; the help is one line of at most 256 bytes. WSH_E_INVALID, WSH_E_STATE if the name has another kind already,
+     * WSH_E_TOO_BIG above 256 of a handler. [any] */
+    wsh_status (*declare)(wsh_library *, uint32_t kind, const uint8_t *name, size_t name_len, const uint8_t *help,
+                          size_t help_len, wsh_metric **metric);
+
+    /* [any] */
+    void (*add)(wsh_metric *, int64_t amount);
+    void (*set)(wsh_metric *, int64_t value);
+} wsh_metric_api;
 
 /* -- the handler's own config -- */
 

@@ -90,6 +90,8 @@ opaque! {
     wsh_session,
     /// A counted reference to a session.
     wsh_handle,
+    /// A figure that the handler keeps.
+    wsh_metric,
 }
 
 #[allow(non_camel_case_types)]
@@ -330,6 +332,67 @@ pub struct wsh_timer_callbacks {
     pub on_timer:
         Option<unsafe extern "C" fn(session_ctx: *mut c_void, *mut wsh_session, token: u64) -> wsh_status>,
     pub on_library_timer: Option<unsafe extern "C" fn(library_ctx: *mut c_void, token: u64)>,
+}
+
+pub const WSH_TOPIC: &std::ffi::CStr = c"wsh.topic/1";
+
+pub const WSH_TOPIC_OWN: u32 = 0;
+pub const WSH_TOPIC_SERVER: u32 = 1;
+
+#[allow(non_camel_case_types)]
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct wsh_topic_api {
+    pub size: u32,
+    pub reserved0: u32,
+    pub session_subscribe:
+        unsafe extern "C" fn(*mut wsh_session, scope: u32, topic: *const u8, topic_len: usize) -> wsh_status,
+    pub session_unsubscribe:
+        unsafe extern "C" fn(*mut wsh_session, scope: u32, topic: *const u8, topic_len: usize) -> wsh_status,
+    pub session_publish: unsafe extern "C" fn(
+        *mut wsh_session,
+        scope: u32,
+        topic: *const u8,
+        topic_len: usize,
+        kind: u32,
+        data: *const u8,
+        len: usize,
+    ) -> wsh_status,
+    pub library_publish: unsafe extern "C" fn(
+        *mut wsh_library,
+        scope: u32,
+        topic: *const u8,
+        topic_len: usize,
+        kind: u32,
+        data: *const u8,
+        len: usize,
+    ) -> wsh_status,
+    pub subscribers:
+        unsafe extern "C" fn(*mut wsh_library, scope: u32, topic: *const u8, topic_len: usize) -> u64,
+}
+
+pub const WSH_METRIC: &std::ffi::CStr = c"wsh.metric/1";
+
+pub const WSH_COUNTER: u32 = 1;
+pub const WSH_GAUGE: u32 = 2;
+
+#[allow(non_camel_case_types)]
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct wsh_metric_api {
+    pub size: u32,
+    pub reserved0: u32,
+    pub declare: unsafe extern "C" fn(
+        *mut wsh_library,
+        kind: u32,
+        name: *const u8,
+        name_len: usize,
+        help: *const u8,
+        help_len: usize,
+        metric: *mut *mut wsh_metric,
+    ) -> wsh_status,
+    pub add: unsafe extern "C" fn(*mut wsh_metric, amount: i64),
+    pub set: unsafe extern "C" fn(*mut wsh_metric, value: i64),
 }
 
 pub const WSH_CONFIG: &std::ffi::CStr = c"wsh.config/1";

@@ -15,7 +15,7 @@ use crate::export::{EMPTY_TABLE, Face, bytes, discard, fence, text};
 use crate::message::OwnedMessage;
 use crate::sequential::failed;
 use crate::socket::{AsMessage, Closed, Failure};
-use crate::{Close, CloseError, Handle, Message, ReadyState, Reject, SendStatus, Upgrade, WebSocket};
+use crate::{Close, CloseError, Handle, Message, ReadyState, Reject, SendStatus, Topic, Upgrade, WebSocket};
 
 /// A handler that may block: one thread for each session.
 ///
@@ -155,6 +155,9 @@ enum Out {
     Ping(Vec<u8>),
     Close(u16, String),
     Abort,
+    /// The topic by scope and name.
+    Subscribe(u32, String),
+    Unsubscribe(u32, String),
 }
 
 trait Size {
@@ -255,6 +258,25 @@ impl BlockingSocket {
     /// Drops the connection without a Close frame, behind what was sent before.
     pub fn abort(&mut self) {
         let _ = self.post(Out::Abort);
+    }
+
+    /// From now on the peer gets what is published to the topic, see [`WebSocket::subscribe`], behind what was sent before. What is
+    /// published does not come to this thread.
+    ///
+    /// # Errors
+    /// The session is closed. A name that is empty or too long, and more than 1024 topics, are a line in the log.
+    pub fn subscribe<'t>(&mut self, topic: impl Into<Topic<'t>>) -> Result<(), Closed> {
+        let Topic { scope, name } = topic.into();
+        self.post(Out::Subscribe(scope, name.to_owned()))
+    }
+
+    /// Ends what [`subscribe`](Self::subscribe) began.
+    ///
+    /// # Errors
+    /// The session is closed.
+    pub fn unsubscribe<'t>(&mut self, topic: impl Into<Topic<'t>>) -> Result<(), Closed> {
+        let Topic { scope, name } = topic.into();
+        self.post(Out::Unsubscribe(scope, name.to_owned()))
     }
 
     /// The code with which the session was closed by the peer, or ended; `None` while messages come.
@@ -412,6 +434,12 @@ impl<H: BlockingHandler> Session<H> {
                     }
                 }
                 Out::Abort => socket.abort(),
+                Out::Subscribe(scope, name) => {
+                    if let Err(error) = socket.subscribe(Topic { scope, name: &name }) {
+                        failed(format_args!("it does not hear {name}: {error}"));
+                    }
+                }
+                Out::Unsubscribe(scope, name) => drop(socket.unsubscribe(Topic { scope, name: &name })),
             }
         }
         queues.is_closed = socket.ready_state() != ReadyState::Open;

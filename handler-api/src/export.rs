@@ -28,6 +28,8 @@ use crate::websocket::WebSocket;
 /// - `export_handler!(Chat)`: they finish on the code they began with, up to a deadline of the server.
 /// - `export_handler!(Chat, migrate)`: they move to the new code with their state; the type implements
 ///   [`Migrate`](crate::Migrate).
+/// - `export_handler!(Chat, state)`: they move to the new code, and the object itself is the state: the type implements serde's
+///   `Serialize` and `Deserialize`. Needs the feature `serde`; see [`migrate`](crate::migrate).
 /// - `export_handler!(Chat, stateless)`: they move to the new code without any state; the type implements [`Default`], which
 ///   makes the object of a session that moved.
 /// - `export_handler!(Chat, restart)`: they are closed with 1012, for the peer to connect again.
@@ -36,7 +38,7 @@ use crate::websocket::WebSocket;
 /// [`AsyncHandler`](crate::AsyncHandler), `export_handler!(Chat, async, migrate)` for one whose sessions move;
 /// `export_handler!(Chat, blocking)` is for a [`BlockingHandler`](crate::BlockingHandler), whose sessions never move.
 ///
-/// Sessions move if the old and the new version of the library both are `migrate` or `stateless`.
+/// Sessions move if the old and the new version of the library both are `migrate`, `state` or `stateless`.
 ///
 /// ```compile_fail,E0277
 /// # use handler_api::{Handler, Message, Reject, Upgrade, WebSocket, export_handler};
@@ -54,6 +56,14 @@ macro_rules! export_handler {
     };
     ($handler:ty, migrate $(,)?) => {
         $crate::export_handler!(@symbols $handler, $crate::reload::migrate::<$handler>());
+    };
+    ($handler:ty, state $(,)?) => {
+        $crate::__object_is_state!($handler);
+        $crate::export_handler!($handler, migrate);
+    };
+    ($handler:ty, async, state $(,)?) => {
+        $crate::__object_is_state!($handler);
+        $crate::export_handler!($crate::Async<$handler>, migrate);
     };
     ($handler:ty, stateless $(,)?) => {
         $crate::export_handler!(@symbols $handler, $crate::reload::stateless::<$handler>());
@@ -100,7 +110,7 @@ macro_rules! export_handler {
     ($handler:ty, $($word:tt)*) => {
         compile_error!(concat!(
             "`", stringify!($($word)*), "` does not say what becomes of sessions on a reload: ",
-            "write `migrate`, `stateless`, `restart`, or nothing for sessions that finish on the code they began with; ",
+            "write `migrate`, `state`, `stateless`, `restart`, or nothing for sessions that finish on the code they began with; ",
             "before it `async` for an AsyncHandler or `blocking` for a BlockingHandler"
         ));
     };

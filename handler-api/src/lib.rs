@@ -42,7 +42,7 @@
 //!
 //! The modules: [`Handler`] is the trait; [`Upgrade`] and [`Reject`] are the opening handshake; [`WebSocket`] is the session
 //! inside a callback and [`Handle`] the session from anywhere; [`Migrate`] takes sessions along when the library is replaced;
-//! [`log`] writes to the server's log; [`timer`] lets time pass; [`offload`](fn@offload) does what blocks; [`config`](mod@config)
+//! [`log`] writes to the server's log; [`timer`] lets time pass; [`topic`] reaches many sessions at once; [`metric`] counts for the operator; [`offload`](fn@offload) does what blocks; [`config`](mod@config)
 //! is what the operator has set; [`export_handler!`] makes the symbols that the server looks for; `testing` is a host for
 //! tests, behind the feature of that name. [`abi`] is the C contract under all of it, specified in `include/wsh.h`.
 //!
@@ -63,7 +63,9 @@ mod handler;
 mod host;
 pub mod log;
 mod message;
-mod migrate;
+#[allow(unsafe_code)]
+pub mod metric;
+pub mod migrate;
 #[allow(unsafe_code)]
 mod offload;
 #[doc(hidden)]
@@ -81,6 +83,8 @@ pub mod testing;
 #[allow(unsafe_code)]
 pub mod timer;
 #[allow(unsafe_code)]
+pub mod topic;
+#[allow(unsafe_code)]
 mod upgrade;
 #[allow(unsafe_code)]
 mod websocket;
@@ -95,6 +99,7 @@ pub use offload::{OffloadError, offload};
 pub use sequential::{Async, AsyncHandler};
 pub use socket::{AsMessage, Closed, Failure, Receive, Received, Sending, Socket};
 pub use timer::TimerError;
+pub use topic::{Topic, TopicError};
 pub use upgrade::{InvalidHeader, ProtocolError, Reject, Upgrade};
 pub use websocket::{Handle, WebSocket};
 

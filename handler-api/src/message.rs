@@ -128,10 +128,13 @@ pub enum SendStatus {
     Accepted,
     /// It waits, and so much does that the handler should pause until `on_writable`.
     Slow,
-    /// It was not accepted: the peer does not read. The session is being closed with 1013.
+    /// It was not accepted: the peer does not read. The session is being closed with 1013, or the message was dropped, as the operator
+    /// has chosen (`limits.slow_peer`).
     Full,
     /// It was not accepted: the session is closing, gone, or moving to new code, or a message is being sent in fragments.
     Closed,
+    /// It was not accepted: the name of a topic is empty or longer than 255 bytes.
+    Invalid,
 }
 
 impl SendStatus {
@@ -139,6 +142,7 @@ impl SendStatus {
         match status {
             abi::WSH_SLOW => Self::Slow,
             abi::WSH_E_FULL => Self::Full,
+            abi::WSH_E_INVALID => Self::Invalid,
             status if status < abi::WSH_OK => Self::Closed,
             _ => Self::Accepted,
         }

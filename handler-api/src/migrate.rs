@@ -1,4 +1,35 @@
 //! How a session keeps its state when its handler's code is replaced.
+//!
+//! With the feature `serde` the object itself can be the state: `export_handler!(Chat, state)` writes it down as JSON. Fields that are
+//! added later get `#[serde(default)]`, fields that are gone are ignored, and what cannot be read leaves the session with the old code.
+//! Whoever wants more than that implements [`Migrate`].
+//!
+//! ```
+//! # #[cfg(feature = "serde")] mod chat {
+//! use handler_api::{Handler, Message, Reject, Upgrade, WebSocket, export_handler};
+//!
+//! #[derive(Default, serde::Serialize, serde::Deserialize)]
+//! struct Counter {
+//!     messages: u32,
+//!     /// Since the second version.
+//!     #[serde(default)]
+//!     bytes: usize,
+//! }
+//!
+//! impl Handler for Counter {
+//!     fn on_upgrade(_: &mut Upgrade) -> Result<Self, Reject> {
+//!         Ok(Counter::default())
+//!     }
+//!     fn on_message(&mut self, socket: &WebSocket, message: Message<'_>) {
+//!         self.messages += 1;
+//!         self.bytes += message.as_bytes().len();
+//!         socket.send(&format!("{} messages, {} bytes", self.messages, self.bytes));
+//!     }
+//! }
+//!
+//! export_handler!(Counter, state);
+//! # }
+//! ```
 
 use std::fmt;
 
@@ -78,6 +109,52 @@ pub trait Migrate: Sized + Send + 'static {
     /// Attributes of the session can be asked for and handles taken. Nothing can be sent from here;
     /// [`Handle::wake`](crate::Handle::wake) brings `on_wake` as soon as the session has moved.
     fn import_state(from_version: u32, state: &[u8], socket: &WebSocket) -> Option<Self>;
+}
+
+/// For `export_handler!(H, state)`. Not for use by hand.
+#[cfg(feature = "serde")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __object_is_state {
+    ($handler:ty) => {
+        impl $crate::Migrate for $handler {
+            fn export_state(&mut self, _: &$crate::WebSocket) -> Result<Vec<u8>, $crate::Busy> {
+                Ok($crate::migrate::written(self))
+            }
+            fn import_state(from_version: u32, state: &[u8], _: &$crate::WebSocket) -> Option<Self> {
+                $crate::migrate::read(from_version, state)
+            }
+        }
+    };
+}
+
+/// For `export_handler!(H, state)`. Not for use by hand.
+#[cfg(not(feature = "serde"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __object_is_state {
+    ($handler:ty) => {
+        compile_error!("`state` needs the feature `serde` of handler-api");
+    };
+}
+
+/// An object as its state. Whatever of it cannot be written is an error of its `Serialize`, and that ends in a panic of this session.
+#[cfg(feature = "serde")]
+#[doc(hidden)]
+pub fn written(object: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(object).unwrap_or_else(|error| panic!("its state cannot be written: {error}"))
+}
+
+/// An object from its state; what cannot be read is a line in the log.
+#[cfg(feature = "serde")]
+#[doc(hidden)]
+pub fn read<H: serde::de::DeserializeOwned>(from_version: u32, state: &[u8]) -> Option<H> {
+    if from_version != 1 {
+        return None;
+    }
+    let read = serde_json::from_slice(state);
+    read.inspect_err(|error| crate::log::warn(format_args!("the state of a session cannot be read: {error}")))
+        .ok()
 }
 
 /// The state of this session cannot be written down now: it is in the middle of something.

@@ -15,6 +15,7 @@ use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 
 use crate::abi::wsh_session;
 use crate::message::{CloseError, Kind, Message, OwnedMessage, ReadyState, SendStatus};
+use crate::topic::{Topic, TopicError};
 use crate::websocket::{Handle, WebSocket};
 
 /// What sequential code may end with: any error, or a text (`"no such room".into()`). It closes the session with 1011.
@@ -226,6 +227,24 @@ impl Socket {
         self.in_turn().peer()
     }
 
+    /// As [`WebSocket::subscribe`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn subscribe<'t>(&self, topic: impl Into<Topic<'t>>) -> Result<(), TopicError> {
+        self.in_turn().subscribe(topic)
+    }
+
+    /// As [`WebSocket::unsubscribe`].
+    pub fn unsubscribe<'t>(&self, topic: impl Into<Topic<'t>>) -> bool {
+        self.in_turn().unsubscribe(topic)
+    }
+
+    /// As [`WebSocket::publish`]: to every subscriber but this session.
+    pub fn publish<'t>(&self, topic: impl Into<Topic<'t>>, message: impl AsMessage) -> SendStatus {
+        message.lend(|message| self.in_turn().publish(topic, message))
+    }
+
     /// A handle to this session, for any thread and any time.
     pub fn handle(&self) -> Handle {
         self.in_turn().handle()
@@ -241,7 +260,7 @@ impl Socket {
 
     #[inline]
     #[track_caller]
-    fn in_turn(&self) -> WebSocket {
+    pub(crate) fn in_turn(&self) -> WebSocket {
         self.turn()
             .expect("a socket is used inside its transfer_data, on that thread; elsewhere its handle()")
     }

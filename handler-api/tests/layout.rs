@@ -63,12 +63,18 @@ fn a_c_compiler_and_rustc_lay_the_contract_out_alike() {
         wsh_timer_api { size, reserved0, session_start, session_stop, library_start, library_stop }
         wsh_timer_callbacks { size, reserved0, on_timer, on_library_timer }
         wsh_config_api { size, reserved0, get }
+        wsh_topic_api { size, reserved0, session_subscribe, session_unsubscribe, session_publish, library_publish, subscribers }
+        wsh_metric_api { size, reserved0, declare, add, set }
         wsh_offload_api { size, reserved0, offload }
     }
     // The names of extensions, as the sum over their characters.
-    for (name, id) in
-        [("WSH_TIMER", abi::WSH_TIMER), ("WSH_CONFIG", abi::WSH_CONFIG), ("WSH_OFFLOAD", abi::WSH_OFFLOAD)]
-    {
+    for (name, id) in [
+        ("WSH_TIMER", abi::WSH_TIMER),
+        ("WSH_CONFIG", abi::WSH_CONFIG),
+        ("WSH_OFFLOAD", abi::WSH_OFFLOAD),
+        ("WSH_TOPIC", abi::WSH_TOPIC),
+        ("WSH_METRIC", abi::WSH_METRIC),
+    ] {
         let sum = id
             .to_bytes()
             .iter()
@@ -83,6 +89,7 @@ fn a_c_compiler_and_rustc_lay_the_contract_out_alike() {
         WSH_TEXT WSH_BINARY WSH_CONNECTING WSH_OPEN WSH_CLOSING WSH_CLOSED
         WSH_PATH WSH_QUERY WSH_PEER WSH_PROTOCOL WSH_EXTENSIONS
         WSH_CLOSED_CLEAN WSH_CLOSED_ABNORMAL
+        WSH_TOPIC_OWN WSH_TOPIC_SERVER WSH_COUNTER WSH_GAUGE
         WSH_LOG_ERROR WSH_LOG_WARN WSH_LOG_INFO WSH_LOG_DEBUG WSH_LOG_TRACE
         WSH_LIBRARY_NO_UNLOAD WSH_LIBRARY_PANIC_ABORT WSH_LIBRARY_FORGETS_REQUEST WSH_LIBRARY_MIGRATES
         WSH_LIBRARY_RESTARTS

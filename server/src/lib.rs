@@ -26,9 +26,11 @@ mod admission;
 mod generation;
 mod http;
 mod listener;
+mod metrics;
 mod router;
 mod session;
 mod sync;
+mod topics;
 // The room where pointers of the C contract become references and back.
 #[allow(unsafe_code)]
 mod handler;

@@ -94,6 +94,8 @@ unsafe extern "C" fn get_extension(_: *mut wsh_library, id: *const c_char) -> *c
     // SAFETY: wsh.h.
     match unsafe { CStr::from_ptr(id) } {
         id if id == abi::WSH_TIMER => (&raw const super::timers::TABLE).cast(),
+        id if id == abi::WSH_TOPIC => (&raw const super::topics::TABLE).cast(),
+        id if id == abi::WSH_METRIC => (&raw const super::metrics::TABLE).cast(),
         id if id == abi::WSH_OFFLOAD => (&raw const super::offload::TABLE).cast(),
         id if id == abi::WSH_CONFIG => (&raw const super::config::TABLE).cast(),
         _ => std::ptr::null(),
@@ -207,7 +209,7 @@ unsafe extern "C" fn upgrade_reject(
 
 /// # Safety
 /// As wsh.h says of slices.
-unsafe fn message(kind: u32, data: *const u8, len: usize) -> Option<Sent> {
+pub(super) unsafe fn message(kind: u32, data: *const u8, len: usize) -> Option<Sent> {
     // SAFETY: the caller's promise.
     let data = unsafe { bytes(data, len) }.to_vec();
     match kind {

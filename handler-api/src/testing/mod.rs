@@ -16,6 +16,8 @@
 //! assert_eq!(session.sent(), [Sent::Text("hello".into())]);
 //! ```
 //!
+//! Sessions of one test hear each other by their topics, and what the handler counts is read with [`metric`].
+//!
 //! Time passes for timers when the test says so: [`FakeSession::advance`].
 //!
 //! What becomes of a session when the library is replaced is tested with [`FakeSession::reload`], of a state that an older version
@@ -23,11 +25,13 @@
 
 mod config;
 mod host;
+mod metrics;
 mod offload;
 mod reload;
 mod session;
 mod shared;
 mod timers;
+mod topics;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -35,6 +39,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use self::config::set_config;
+pub use self::metrics::metric;
 pub use self::offload::run_offloaded;
 pub use self::reload::Stays;
 pub use self::session::FakeSession;

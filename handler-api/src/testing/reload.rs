@@ -184,6 +184,7 @@ impl Shared {
         new.sent = std::mem::take(&mut old.sent);
         new.send_status = old.send_status;
         new.timers.take_over(&mut old.timers);
+        new.topics.append(&mut old.topics);
         let early = std::mem::replace(&mut new.asked, std::mem::take(&mut old.asked));
         for asked in early {
             if !matches!(asked, Asked::Wake) || !new.wake_is_asked() {

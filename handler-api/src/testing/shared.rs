@@ -30,6 +30,8 @@ pub(super) struct FakeUpgrade {
 pub(super) struct Shared {
     pub(super) request: Arc<Request>,
     pub(super) chosen: Option<usize>,
+    /// Of its test.
+    pub(super) thread: std::thread::ThreadId,
     state: Mutex<State>,
     /// A handle has asked for something.
     is_asked: Condvar,
@@ -47,6 +49,7 @@ pub(super) struct State {
     pub(super) is_silent: bool,
     pub(super) freed: bool,
     pub(super) timers: super::timers::Timers,
+    pub(super) topics: super::topics::Topics,
 }
 
 #[derive(Debug)]
@@ -67,8 +70,12 @@ impl Shared {
             is_silent: false,
             freed: false,
             timers: super::timers::Timers::default(),
+            topics: super::topics::Topics::default(),
         };
-        Arc::new(Self { request, chosen, state: Mutex::new(state), is_asked: Condvar::new() })
+        let (thread, state) = (std::thread::current().id(), Mutex::new(state));
+        let session = Arc::new(Self { request, chosen, thread, state, is_asked: Condvar::new() });
+        super::topics::enter(&session);
+        session
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -119,6 +126,11 @@ impl State {
             abi::WSH_OPEN => Ok(()),
             _ => Err(abi::WSH_E_CLOSED),
         }
+    }
+
+    /// Whether it has subscribed and still listens.
+    pub(super) fn hears(&self, topic: &(u32, String)) -> bool {
+        self.ready != abi::WSH_CLOSED && self.topics.contains(topic)
     }
 
     pub(super) fn may_send(&self) -> wsh_status {

@@ -137,6 +137,29 @@ pub(crate) fn ordinary(bytes: &[u8]) -> Option<(Kind, usize, usize)> {
     (is_minimal && is_whole).then_some((kind, head_len, payload_len))
 }
 
+/// A frame of this side, as it lies in a buffer of what is to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SentFrame {
+    /// Bytes of header and payload.
+    pub len: usize,
+    /// A whole message by itself: leaving it out breaks nothing but the message.
+    pub is_message: bool,
+}
+
+impl SentFrame {
+    /// The frame that begins where `bytes` do. Its header has to be there as [`Connection`](crate::Connection) wrote it, its
+    /// payload need not. `None` if there is none.
+    pub fn at(bytes: &[u8]) -> Option<Self> {
+        let [first, second, rest @ ..] = bytes else { return None };
+        let len = match second & LENGTH {
+            126 => 4 + usize::from(u16::from_be_bytes(*rest.first_chunk()?)),
+            127 => 10_usize.checked_add(usize::try_from(u64::from_be_bytes(*rest.first_chunk()?)).ok()?)?,
+            short => 2 + usize::from(short),
+        };
+        Some(Self { len, is_message: matches!(first, 0x81 | 0x82) })
+    }
+}
+
 /// Removes the mask in place (section 5.3). The first byte of `payload` meets the first byte of `mask`.
 #[inline]
 pub(crate) fn unmask(payload: &mut [u8], mask: [u8; 4]) {

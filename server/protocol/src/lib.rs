@@ -53,7 +53,7 @@ mod error;
 pub use close::PeerClose;
 pub use connection::{Connection, Event, ReadyState};
 pub use error::{CloseError, ProtocolError, SendError};
-pub use frame::{CONTROL_BYTES_MAX, FrameHead, frame_head};
+pub use frame::{CONTROL_BYTES_MAX, FrameHead, SentFrame, frame_head};
 pub use message::{Kind, Message};
 
 /// What a peer may make a connection hold. Shared by all connections of a route, and read at every call, so that a changed

@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::error::Problem;
 use super::file::{self, Given, Seconds, Strings, Whole};
-use super::value::{Host, Origins, Reload, origin};
+use super::value::{Host, Origins, Reload, SlowPeer, origin};
 use super::{Config, HandlerRules, Handlers, Limits, Listen};
 
 /// Puts the values that the file gives in the place of those in `config`, and reports every one that cannot be meant.
@@ -129,6 +129,11 @@ impl HandlerRules {
             check.parsed(&key("reload"), &file.reload, &mut reload);
             rules.reload = Some(reload);
         }
+        if file.slow_peer.is_some() {
+            let mut slow_peer = SlowPeer::default();
+            check.parsed(&key("slow_peer"), &file.slow_peer, &mut slow_peer);
+            rules.slow_peer = Some(slow_peer);
+        }
         let mut seconds = |name: &str, given: &Given<Seconds>, most: f64| {
             given.is_some().then(|| {
                 let mut time = Duration::ZERO;
@@ -165,6 +170,7 @@ impl Limits {
             outgoing_bytes_high " bytes" bytes(1, 1 << 30);
             outgoing_bytes_low " bytes" bytes(0, 1 << 30);
             outgoing_messages_max " messages" 1..=1 << 20;
+            published_bytes_max " bytes" bytes(1, 1 << 30);
             connections_max " connections" 1..=10_000_000;
             connections_per_peer_max " connections" 0..=10_000_000;
             // Less could not hold an opening handshake of a browser; hyper's own parser needs 8 KiB.
@@ -182,6 +188,7 @@ impl Limits {
             close_seconds_max time.clone();
             linger_seconds_max 0.0..=60.0;
         }
+        check.parsed("limits.slow_peer", &file.slow_peer, &mut self.slow_peer);
         self.contradictions(file, check);
     }
 

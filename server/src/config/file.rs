@@ -70,6 +70,7 @@ pub(super) struct HandlerRules {
     pub(super) reload: Given<String>,
     pub(super) drain_seconds_max: Given<Seconds>,
     pub(super) restart_seconds: Given<Seconds>,
+    pub(super) slow_peer: Given<String>,
     /// The handler's own keys, which the server does not know.
     pub(super) config: Given<toml::Table>,
 }
@@ -97,6 +98,8 @@ pub(super) struct Limits {
     pub(super) outgoing_bytes_high: Given<Whole>,
     pub(super) outgoing_bytes_low: Given<Whole>,
     pub(super) outgoing_messages_max: Given<Whole>,
+    pub(super) slow_peer: Given<String>,
+    pub(super) published_bytes_max: Given<Whole>,
     pub(super) connections_max: Given<Whole>,
     pub(super) connections_per_peer_max: Given<Whole>,
     pub(super) handshake_seconds_max: Given<Seconds>,

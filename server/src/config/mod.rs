@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::cli::Cli;
 
 pub use error::{Complaint, ConfigError};
-pub use value::{Host, InvalidHost, InvalidWord, Level, Origins, Reload, WatchMode};
+pub use value::{Host, InvalidHost, InvalidWord, Level, Origins, Reload, SlowPeer, WatchMode};
 
 /// What a server needs to know to start. Immutable: a reload makes another one.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -116,6 +116,8 @@ pub struct HandlerRules {
     pub drain_seconds_max: Option<Duration>,
     /// As in [`Handlers`].
     pub restart_seconds: Option<Duration>,
+    /// As in [`Limits`].
+    pub slow_peer: Option<SlowPeer>,
     /// The handler's own keys, `[handlers.NAME.config]`, as a JSON object.
     pub config: Option<String>,
 }
@@ -157,7 +159,7 @@ pub struct Limits {
     pub message_seconds_max: Duration,
     /// The rate that a message must keep once it took longer than the limit above. Default 1024.
     pub message_bytes_per_second_min: usize,
-    /// Bytes waiting for a slow peer; a send beyond it answers `Full`. Default 256 KiB.
+    /// Bytes waiting for a slow peer; what happens to a send beyond it, `slow_peer` says. Default 256 KiB.
     pub outgoing_bytes_max: usize,
     /// Bytes from which a send answers that the peer is slow. Default 64 KiB.
     pub outgoing_bytes_high: usize,
@@ -165,6 +167,10 @@ pub struct Limits {
     pub outgoing_bytes_low: usize,
     /// Messages of one session from other threads, waiting in the inbox of its worker. Default 256.
     pub outgoing_messages_max: usize,
+    /// What becomes of a message for which there is no room. Default close.
+    pub slow_peer: SlowPeer,
+    /// Bytes that were published to topics and wait for one worker. Default 16 MiB.
+    pub published_bytes_max: usize,
     /// Connections at a time. The number of open files the process may have bounds it further at start. Default 10 000.
     pub connections_max: usize,
     /// Connections of one IP address at a time, nobody exempt; 0 is no bound. Default 256.
@@ -253,6 +259,8 @@ impl Default for Limits {
             outgoing_bytes_high: 64 << 10,
             outgoing_bytes_low: 16 << 10,
             outgoing_messages_max: 256,
+            slow_peer: SlowPeer::Close,
+            published_bytes_max: 16 << 20,
             connections_max: 10_000,
             connections_per_peer_max: 256,
             handshake_seconds_max: Duration::from_secs(10),
@@ -295,6 +303,12 @@ impl Handlers {
 }
 
 impl Config {
+    /// The limits for the sessions of one handler.
+    pub fn limits_of(&self, name: &str) -> Limits {
+        let own = self.handlers.each.get(name).and_then(|own| own.slow_peer);
+        Limits { slow_peer: own.unwrap_or(self.limits.slow_peer), ..self.limits.clone() }
+    }
+
     /// Where the control socket is.
     pub fn control_socket(&self) -> PathBuf {
         let beside = |source: &PathBuf| source.with_file_name("wshd.sock");

@@ -137,6 +137,20 @@ words! {
 }
 
 words! {
+    /// What becomes of a message for a peer that does not read and whose queue is full.
+    #[derive(Default)]
+    enum SlowPeer {
+        /// The session is closed with 1013: what its peer gets is complete, or it knows that it is not.
+        #[default]
+        Close = "close",
+        /// The message is dropped. The peer gets what was sent first.
+        DropNewest = "drop-newest",
+        /// Messages that were sent earlier, and have not begun to go out, are dropped for it. The peer gets what was sent last.
+        DropOldest = "drop-oldest",
+    }
+}
+
+words! {
     /// How important a log line is, the most important first.
     #[derive(Default)]
     enum Level {

@@ -43,6 +43,9 @@ pub struct HandlerStatus {
     pub file: Option<PathBuf>,
     /// `migrate`, `drain` or `restart`.
     pub reload: Option<String>,
+    /// What the handler counts.
+    #[serde(default)]
+    pub metrics: Vec<MetricStatus>,
     /// Serves new peers. `None` after the library was deleted.
     pub active: Option<GenerationStatus>,
     /// Older ones with sessions that are going.
@@ -57,7 +60,20 @@ pub struct GenerationStatus {
     pub version: String,
     pub sessions: usize,
     pub panics: u32,
+    /// Messages that were dropped because their peers do not read.
+    #[serde(default)]
+    pub dropped: u64,
     pub loaded_seconds_ago: u64,
+}
+
+/// A figure that a handler keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricStatus {
+    pub name: String,
+    /// `counter` or `gauge`.
+    pub kind: String,
+    pub value: i64,
+    pub help: String,
 }
 
 /// A file that is not served.
@@ -116,18 +132,24 @@ impl fmt::Display for HandlerStatus {
             Some(active) => writeln!(f, "    {}  {active}, on reload: {reload}  {file}", self.path)?,
             None => writeln!(f, "    {}  not served any more  {file}", self.path)?,
         }
+        for MetricStatus { name, value, help, .. } in &self.metrics {
+            writeln!(f, "        {name} {value}  {help}")?;
+        }
         self.leaving.iter().try_for_each(|leaving| writeln!(f, "        leaving: {leaving}"))
     }
 }
 
 impl fmt::Display for GenerationStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { number, version, sessions, panics, loaded_seconds_ago } = self;
+        let Self { number, version, sessions, panics, dropped, loaded_seconds_ago } = self;
         write!(f, "generation {number}")?;
         if !version.is_empty() {
             write!(f, " ({version})")?;
         }
         write!(f, ", {sessions} sessions, loaded {loaded_seconds_ago} s ago")?;
-        if *panics > 0 { write!(f, ", {panics} panics") } else { Ok(()) }
+        if *panics > 0 {
+            write!(f, ", {panics} panics")?;
+        }
+        if *dropped > 0 { write!(f, ", {dropped} messages dropped") } else { Ok(()) }
     }
 }

@@ -15,7 +15,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-pub use answer::{Answer, GenerationStatus, HandlerStatus, RefusedFile, RetainedGeneration, Status};
+pub use answer::{
+    Answer, GenerationStatus, HandlerStatus, MetricStatus, RefusedFile, RetainedGeneration, Status,
+};
 pub(crate) use socket::ControlSocket;
 pub use socket::{ControlError, ask};
 
@@ -28,6 +30,7 @@ use crate::registry::scan::ScanError;
 use crate::registry::watcher::{Watched, Watcher};
 use crate::registry::{Event, Loaded, Registry, own_policy};
 use crate::router::Router;
+use crate::topics::{InProcess, Topics};
 
 /// Reads the config once more, with the flags the server was started with.
 pub type Reread = Box<dyn Fn() -> Result<Config, ConfigError> + Send>;
@@ -105,8 +108,13 @@ impl Control {
         let admission = Arc::new(Admission::new(connections_max, config.limits.connections_per_peer_max));
         let front = Arc::new(Front::new(config.clone()).map_err(StartError::Files)?);
         let (changed, panicked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let surroundings =
-            Surroundings { admission: admission.clone(), clock: Clock::start(), panicked: panicked.clone() };
+        let surroundings = Surroundings {
+            admission: admission.clone(),
+            clock: Clock::start(),
+            panicked: panicked.clone(),
+            topics: Arc::new(Topics::new(InProcess, config.limits.published_bytes_max)),
+            metrics: Arc::default(),
+        };
         let rung = changed.clone();
         let watcher =
             Watcher::start(config.handlers.watch, config.handlers.poll_seconds, move || rung.notify_one());
@@ -335,6 +343,7 @@ impl Control {
             version: generation.info().version.clone(),
             sessions: generation.sessions(),
             panics: generation.panics(),
+            dropped: generation.dropped(),
             loaded_seconds_ago: generation.loaded_at().elapsed().as_secs(),
         };
         let handlers = self.registry.generations().map(|(path, active, leaving)| {
@@ -346,6 +355,7 @@ impl Control {
                 path: path.to_owned(),
                 file: any.map(|generation| generation.file().to_owned()),
                 reload: policy.map(|policy| policy.name().to_owned()),
+                metrics: self.registry.metrics_of(any.map_or("", |generation| generation.name())),
                 active: active.map(generation),
                 leaving: leaving.iter().map(generation).collect(),
             }

@@ -10,14 +10,19 @@ use super::upgrade::{AcceptedKey, Decision, UpgradeRequest};
 use crate::config::Limits;
 use crate::session::{InTransit, Moving, Peer, Request, Returned, SessionKey};
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::topics::{Published, Topic};
 
 /// Commands for one worker, in their order, and the bell that wakes it.
 ///
 /// Its length is bounded by what posts to it: upgrades and sessions in transit by the connections that the
-/// server admits, messages by the limits of each session's place; wake-ups and overflows stand in it once for each session, what is about the library once.
+/// server admits, messages by the limits of each session's place, what is published by `limits.published_bytes_max`; wake-ups and
+/// overflows stand in it once for each session, what was missed once for each topic, what is about the library once.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     queue: Mutex<Queue>,
+    /// Of messages to topics that were not taken yet.
+    published_bytes: AtomicUsize,
     /// An eventfd in the worker's poller.
     bell: OwnedFd,
 }
@@ -44,6 +49,10 @@ pub(crate) enum Command {
     Moved(SessionKey),
     /// A session that was sent away comes back.
     Returned(SessionKey, Box<Moving>, Returned),
+    /// A message to a topic that sessions of this worker have subscribed to.
+    Published(Arc<Published>),
+    /// There was no room for messages to this topic.
+    Missed(Arc<Topic>),
     /// Other limits hold from now on.
     Configure(Arc<Limits>),
     /// Let the sessions go, this way, and say when the last one is gone.
@@ -65,7 +74,25 @@ impl Command {
 
 impl Inbox {
     pub(crate) fn new(bell: OwnedFd) -> Self {
-        Self { queue: Mutex::new(Queue { commands: Vec::new(), is_open: true }), bell }
+        let queue = Mutex::new(Queue { commands: Vec::new(), is_open: true });
+        Self { queue, published_bytes: AtomicUsize::new(0), bell }
+    }
+
+    /// Posts a message to a topic. False if so many bytes wait already that there is no room for it.
+    pub(crate) fn publish(&self, message: &Arc<Published>, waiting_bytes_max: usize) -> bool {
+        let len = message.frame.len();
+        let waiting = self.published_bytes.fetch_add(len, Ordering::Relaxed);
+        if waiting > 0 && waiting.saturating_add(len) > waiting_bytes_max {
+            self.published_is_taken(len);
+            return false;
+        }
+        // A worker that has ended has no subscribers left.
+        let _ = self.post(Command::Published(message.clone()));
+        true
+    }
+
+    pub(super) fn published_is_taken(&self, bytes: usize) {
+        self.published_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// # Errors

@@ -102,6 +102,7 @@ impl Worker {
         for key in &keys {
             if let Some(session) = session_of(&mut self.sessions, *key) {
                 session.hold_requests();
+                self.desk.topics.depart(*key);
             }
         }
         // What was asked of them before belongs to this generation.
@@ -142,8 +143,10 @@ impl Worker {
                 match session.finish_commands(&mut self.desk, &self.env) {
                     Next::Wait => {}
                     Next::Again => self.read_on(key),
-                    Next::Remove => self.remove(key),
+                    Next::Remove => return self.remove(key),
                 }
+                let letters = self.desk.topics.arrive(key);
+                self.pass_on_letters(key, &letters);
                 return;
             }
         };
@@ -192,6 +195,8 @@ impl Worker {
             Next::Again => self.read_on(key),
             Next::Remove => return self.remove(key),
         }
+        let letters = self.desk.topics.arrive(key);
+        self.pass_on_letters(key, &letters);
         if let Some(leaving) = &mut self.leaving
             && asks_again
         {
@@ -219,6 +224,8 @@ impl Worker {
                 let goes_on = arrived.goes_on;
                 self.sessions.insert(session);
                 arrived.tell(&self.env.inbox, key);
+                let letters = self.desk.topics.arrive(key);
+                self.pass_on_letters(key, &letters);
                 if goes_on && let Some(session) = session_of(&mut self.sessions, key) {
                     let next = session.go_on(&mut self.desk, &self.env);
                     self.after(key, next);

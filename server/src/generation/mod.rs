@@ -20,7 +20,7 @@ mod worker;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -43,9 +43,11 @@ use poller::Poller;
 use crate::admission::Admission;
 use crate::config::Limits;
 use crate::handler::{HandlerLibrary, Identity, LoadError, Offload, OffloadLimits, Owner, Retained};
+use crate::metrics::Metrics;
 use crate::registry::check::LibraryInfo;
 use crate::registry::stage::Staged;
 use crate::session::InTransit;
+use crate::topics::Topics;
 
 /// See the module.
 pub(crate) struct Generation {
@@ -77,6 +79,8 @@ pub(crate) struct Generation {
     emptied: Notify,
     /// Callbacks that panicked.
     panics: AtomicU32,
+    /// Messages that were dropped because their peers do not read.
+    dropped: AtomicU64,
     /// Handles to sessions, held by the library or by the sessions themselves.
     handles: AtomicUsize,
 }
@@ -117,6 +121,8 @@ pub(crate) struct Surroundings {
     pub(crate) clock: Clock,
     /// Rung when a callback panicked.
     pub(crate) panicked: Arc<Notify>,
+    pub(crate) topics: Arc<Topics>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Counts the seconds of a server, from 1 on, so that 0 can mean never.
@@ -168,6 +174,7 @@ impl Generation {
             left: OnceLock::new(),
             emptied: Notify::new(),
             panics: AtomicU32::new(0),
+            dropped: AtomicU64::new(0),
             handles: AtomicUsize::new(0),
         });
         let (loaded, outcome) = std::sync::mpsc::sync_channel(1);
@@ -229,6 +236,10 @@ impl Generation {
         self.state_bytes_max
     }
 
+    pub(crate) fn topics(&self) -> &Arc<Topics> {
+        &self.surroundings.topics
+    }
+
     pub(crate) fn admission(&self) -> &Admission {
         &self.surroundings.admission
     }
@@ -250,6 +261,15 @@ impl Generation {
     pub(crate) fn on_panic(&self) {
         self.panics.fetch_add(1, Ordering::Relaxed);
         self.surroundings.panicked.notify_one();
+    }
+
+    /// Messages that were dropped so far, by `limits.slow_peer`.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn on_dropped(&self, messages: u64) {
+        self.dropped.fetch_add(messages, Ordering::Relaxed);
     }
 
     pub(crate) fn handle_is_made(&self) {
@@ -376,7 +396,13 @@ impl Generation {
     ) -> Option<Arc<HandlerLibrary>> {
         let name = format!("{}.g{}", self.name, self.number);
         let offload = Offload::new(self.offload, name, self.owner.clone());
-        let services = Arc::new(Services::new(inbox.clone(), self.config.clone(), offload));
+        let services = Arc::new(Services::new(
+            self.name.clone(),
+            inbox.clone(),
+            self.config.clone(),
+            offload,
+            &self.surroundings,
+        ));
         let services = self.services.get_or_init(|| services);
         let identity = Identity::new(self.name.clone(), self.number, services.clone());
         let mut library = match HandlerLibrary::map(self.staged.path(), identity, &self.owner) {

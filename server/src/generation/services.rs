@@ -1,14 +1,18 @@
 //! What a library may ask for that is about itself and not about one session. From any thread.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use handler_api::abi::{self, wsh_status};
 
+use super::Surroundings;
 use super::inbox::{Command, Inbox};
 use super::timers::Timers;
 use crate::handler::Offload;
+use crate::metrics::{Metric, Metrics};
+use crate::topics::{self, Message, Scope, Topics};
 
 /// One for each generation.
 #[derive(Debug)]
@@ -18,14 +22,39 @@ pub(crate) struct Services {
     /// The handler's own table of the config file, as JSON.
     config: Arc<str>,
     offload: Arc<Offload>,
+    /// Of the handler.
+    name: Arc<str>,
+    topics: Arc<Topics>,
+    /// Of the topics that are the handler's own.
+    scope: Scope,
+    metrics: Arc<Metrics>,
+    /// What the library has pointers to.
+    declared: Mutex<BTreeMap<usize, Arc<Metric>>>,
     timers: Mutex<Timers<()>>,
     /// Worker 0 was told that the timers have changed, and has not looked yet.
     change_is_posted: AtomicBool,
 }
 
 impl Services {
-    pub(crate) fn new(inbox: Arc<Inbox>, config: Arc<str>, offload: Arc<Offload>) -> Self {
-        Self { inbox, config, offload, timers: Mutex::default(), change_is_posted: AtomicBool::new(false) }
+    pub(crate) fn new(
+        name: Arc<str>,
+        inbox: Arc<Inbox>,
+        config: Arc<str>,
+        offload: Arc<Offload>,
+        surroundings: &Surroundings,
+    ) -> Self {
+        Self {
+            inbox,
+            config,
+            offload,
+            scope: Scope::Handler(name.clone()),
+            name,
+            topics: surroundings.topics.clone(),
+            metrics: surroundings.metrics.clone(),
+            declared: Mutex::default(),
+            timers: Mutex::default(),
+            change_is_posted: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn config(&self) -> &str {
@@ -34,6 +63,36 @@ impl Services {
 
     pub(crate) fn offload(&self) -> &Arc<Offload> {
         &self.offload
+    }
+
+    // ---- topics --------------------------------------------------------------------------------------------------------
+
+    /// Publishes to every subscriber.
+    pub(crate) fn publish(&self, scope: u32, topic: &[u8], kind: u32, data: &[u8]) -> wsh_status {
+        let (Some(scope), Some(name)) = (Scope::of(scope, &self.scope), topics::name(topic)) else {
+            return abi::WSH_E_INVALID;
+        };
+        match Message::framed(kind, data) {
+            Ok(message) => self.topics.publish(scope, name, message),
+            Err(status) => status,
+        }
+    }
+
+    pub(crate) fn subscribers(&self, scope: u32, topic: &[u8]) -> usize {
+        let (Some(scope), Some(name)) = (Scope::of(scope, &self.scope), topics::name(topic)) else {
+            return 0;
+        };
+        self.topics.subscribers(scope, name)
+    }
+
+    // ---- metrics -------------------------------------------------------------------------------------------------------
+
+    /// A figure of the handler. It lives as long as this does.
+    pub(crate) fn metric(&self, kind: u32, name: &[u8], help: &[u8]) -> Result<*const Metric, wsh_status> {
+        let metric = self.metrics.declare(&self.name, kind, name, help)?;
+        let pointer = Arc::as_ptr(&metric);
+        self.declared.lock().unwrap_or_else(PoisonError::into_inner).insert(pointer.addr(), metric);
+        Ok(pointer)
     }
 
     // ---- timers of the library -----------------------------------------------------------------------------------------

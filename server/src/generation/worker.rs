@@ -5,6 +5,7 @@
 //! are. All sessions share one buffer for reading and one for writing (the *cork*: what the callbacks of a turn send is
 //! written once, at its end).
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -28,12 +29,16 @@ use super::upgrade::{AcceptedKey, Decision, Refusal, Ticket, UpgradeCall, Upgrad
 use crate::config::Limits;
 use crate::handler::{Failure, HandlerLibrary, Instance};
 use crate::session::{Head, Kept, Link, Next, Peer, Session, SessionKey, Stream};
+use crate::topics::{Letters, Published, Scope, Subscriber, Subscriptions, Topic};
 
 /// Batches of events before tokio's timers get their turn.
 const BATCHES_PER_WAKE: usize = 8;
 
 /// Fewer events than this in a batch: the rest of the world was quiet, and asking again would only cost a system call.
 const SMALL_BATCH: usize = 16;
+
+/// Messages to a topic that are passed on in one piece.
+const PIECE_BYTES_MAX: usize = 64 * 1024;
 
 /// Timers of sessions that are heard before sockets get their turn.
 const TIMERS_PER_TURN: usize = 256;
@@ -47,6 +52,18 @@ pub(crate) struct Desk {
     pub(crate) now: u32,
     /// Of the sessions of this worker.
     pub(crate) timers: Timers<SessionKey>,
+    pub(crate) topics: Subscriptions,
+    /// Frames for sessions whose handler is sending a message in fragments, until that has ended.
+    pub(crate) postponed: HashMap<SessionKey, Vec<u8>>,
+}
+
+impl Desk {
+    /// The session is over.
+    pub(crate) fn forget(&mut self, key: SessionKey) {
+        self.timers.take(key);
+        self.topics.forget(key);
+        self.postponed.remove(&key);
+    }
 }
 
 /// What all sessions of a worker share and only read.
@@ -57,6 +74,8 @@ pub(crate) struct Env {
     pub(crate) limits: Arc<Limits>,
     pub(crate) protocol_limits: wshd_protocol::Limits,
     pub(crate) keeps_request: bool,
+    /// Of the topics that are the handler's own.
+    pub(crate) scope: Scope,
 }
 
 pub(super) struct Worker {
@@ -77,6 +96,10 @@ pub(super) struct Worker {
     /// Sessions that left input behind.
     again: Vec<SessionKey>,
     commands: Vec<Command>,
+    /// Messages to one topic that follow each other in the inbox, and their bytes.
+    published: (Vec<Arc<Published>>, usize),
+    /// Whom they are for.
+    subscribers: Vec<Subscriber>,
     pub(super) leaving: Option<Leaving>,
     /// When the next timer of the library is due; only on worker 0.
     library_due: Option<Instant>,
@@ -128,6 +151,8 @@ impl Worker {
         let buffer = vec![0; limits.read_buffer_bytes].into_boxed_slice();
         let keeps_request = generation.info.flags & abi::WSH_LIBRARY_FORGETS_REQUEST == 0;
         let load = generation.workers[index].load.clone();
+        let topics = Subscriptions::new(generation.topics().clone(), inbox.clone());
+        let scope = Scope::Handler(generation.name.clone());
         Ok(Self {
             index,
             poller,
@@ -139,13 +164,17 @@ impl Worker {
                 cork: Vec::new(),
                 now: generation.surroundings.clock.now(),
                 timers: Timers::default(),
+                topics,
+                postponed: HashMap::new(),
             },
-            env: Env { library, generation, inbox, limits, protocol_limits, keeps_request },
+            env: Env { library, generation, inbox, limits, protocol_limits, keeps_request, scope },
             load,
             in_transit: HashMap::new(),
             serial: 0,
             again: Vec::new(),
             commands: Vec::new(),
+            published: (Vec::new(), 0),
+            subscribers: Vec::new(),
             leaving: None,
             library_due: None,
             exits: false,
@@ -252,6 +281,14 @@ impl Worker {
         // Commands for one session follow each other often; what they send is written once.
         let mut corked: Option<SessionKey> = None;
         for command in commands.drain(..) {
+            if let Command::Published(message) = command {
+                if let Some(previous) = corked.take() {
+                    self.finish_commands(previous);
+                }
+                self.collect(message);
+                continue;
+            }
+            self.publish();
             let key = command.session();
             if corked != key
                 && let Some(previous) = corked.take()
@@ -264,6 +301,7 @@ impl Worker {
         if let Some(previous) = corked {
             self.finish_commands(previous);
         }
+        self.publish();
         // One burst does not decide how much memory the queue keeps.
         commands.shrink_to(1024);
         self.commands = commands;
@@ -286,6 +324,8 @@ impl Worker {
                     session.on_request(request, desk, env);
                 }
             }
+            Command::Published(message) => self.collect(message),
+            Command::Missed(topic) => self.miss(&topic),
             Command::Adopt(session) => self.adopt(session),
             Command::Moved(key) => self.forget(key),
             Command::Returned(key, moving, why) => self.take_back(key, *moving, why),
@@ -302,6 +342,85 @@ impl Worker {
         let next = session.finish_commands(&mut self.desk, &self.env);
         self.after(key, next);
     }
+
+    // ---- topics --------------------------------------------------------------------------------------------------------
+
+    /// Messages to one topic that follow each other are passed on in one piece.
+    fn collect(&mut self, message: Arc<Published>) {
+        let (messages, bytes) = &self.published;
+        let is_other = |first: &Arc<Published>| !Arc::ptr_eq(&first.topic, &message.topic);
+        if messages.first().is_some_and(is_other) || bytes + message.frame.len() > PIECE_BYTES_MAX {
+            self.publish();
+        }
+        let (messages, bytes) = &mut self.published;
+        *bytes += message.frame.len();
+        messages.push(message);
+    }
+
+    /// Passes on what was collected.
+    fn publish(&mut self) {
+        if self.published.0.is_empty() {
+            return;
+        }
+        let (mut messages, bytes) = std::mem::take(&mut self.published);
+        self.env.inbox.published_is_taken(bytes);
+        let mut subscribers = std::mem::take(&mut self.subscribers);
+        subscribers.extend_from_slice(self.desk.topics.subscribers(&messages[0].topic));
+        let joined: Cow<'_, [u8]> = match &messages[..] {
+            [only] => Cow::Borrowed(&only.frame),
+            several => several.iter().flat_map(|message| &message.frame[..]).copied().collect(),
+        };
+        for subscriber in subscribers.drain(..) {
+            let hears = |message: &&Arc<Published>| {
+                subscriber.hears(message.number) && !message.is_by(&self.env.inbox, subscriber.key)
+            };
+            let heard = messages.iter().filter(hears).count();
+            if heard == messages.len() {
+                self.pass_on(subscriber.key, &joined);
+            } else if heard > 0 {
+                let frames = messages.iter().filter(hears).flat_map(|message| &message.frame[..]);
+                let frames: Vec<u8> = frames.copied().collect();
+                self.pass_on(subscriber.key, &frames);
+            }
+        }
+        drop(joined);
+        messages.clear();
+        self.published.0 = messages;
+        self.subscribers = subscribers;
+    }
+
+    fn pass_on(&mut self, key: SessionKey, frames: &[u8]) {
+        let Some(session) = session_of(&mut self.sessions, key) else { return };
+        let next = session.hear(frames, &mut self.desk, &self.env);
+        self.after(key, next);
+    }
+
+    /// Passes on what was published to a session while it moved.
+    pub(super) fn pass_on_letters(&mut self, key: SessionKey, letters: &Letters) {
+        for message in &letters.messages {
+            self.pass_on(key, &message.frame);
+        }
+        if letters.has_missed {
+            self.miss_one(key, 1);
+        }
+    }
+
+    /// This worker was too far behind for what was published to a topic.
+    fn miss(&mut self, topic: &Arc<Topic>) {
+        let Some((first, last)) = topic.take_missed(&self.env.inbox) else { return };
+        let subscribers: Vec<_> = self.desk.topics.subscribers(topic).to_vec();
+        for subscriber in subscribers.into_iter().filter(|it| it.hears(first) || it.hears(last)) {
+            self.miss_one(subscriber.key, last - first + 1);
+        }
+    }
+
+    fn miss_one(&mut self, key: SessionKey, messages: u64) {
+        let Some(session) = session_of(&mut self.sessions, key) else { return };
+        let next = session.miss(messages, &mut self.desk, &self.env);
+        self.after(key, next);
+    }
+
+    // ---- upgrades ------------------------------------------------------------------------------------------------------
 
     /// Asks the library whether it takes this peer, and keeps its object if it does.
     fn decide(&mut self, request: Box<UpgradeRequest>, reply: oneshot::Sender<Decision>) {

@@ -5,14 +5,16 @@
 use std::ffi::{CStr, c_char, c_void};
 
 use handler_api::abi::{
-    self, wsh_config_api, wsh_library, wsh_offload_api, wsh_session, wsh_slice, wsh_status, wsh_timer_api,
+    self, wsh_config_api, wsh_library, wsh_metric, wsh_metric_api, wsh_offload_api, wsh_session, wsh_slice,
+    wsh_status, wsh_timer_api, wsh_topic_api,
 };
 
-use super::host::{answer, session_call};
+use super::host::{answer, bytes, session_call};
 use super::instance::{Instance, Verdict, session_pointer};
 use super::library::{HandlerLibrary, Identity};
 use super::offload::Work;
 use crate::generation::Services;
+use crate::metrics::Metric;
 use crate::session::Call;
 
 /// # Safety
@@ -21,6 +23,8 @@ pub(super) unsafe fn find(id: *const c_char) -> *const c_void {
     // SAFETY: the caller's promise.
     match unsafe { CStr::from_ptr(id) } {
         id if id == abi::WSH_TIMER => (&raw const TIMER).cast(),
+        id if id == abi::WSH_TOPIC => (&raw const TOPIC).cast(),
+        id if id == abi::WSH_METRIC => (&raw const METRIC).cast(),
         id if id == abi::WSH_OFFLOAD => (&raw const OFFLOAD).cast(),
         id if id == abi::WSH_CONFIG => (&raw const CONFIG).cast(),
         _ => std::ptr::null(),
@@ -73,6 +77,122 @@ unsafe extern "C" fn library_start(
 unsafe extern "C" fn library_stop(library: *mut wsh_library, token: u64) -> wsh_status {
     // SAFETY: called with the pointer of the entry (wsh.h).
     unsafe { services(library) }.stop_timer(token)
+}
+
+// ---- topics ------------------------------------------------------------------------------------------------------------
+
+static TOPIC: wsh_topic_api = wsh_topic_api {
+    size: size_of::<wsh_topic_api>() as u32,
+    reserved0: 0,
+    session_subscribe,
+    session_unsubscribe,
+    session_publish,
+    library_publish,
+    subscribers,
+};
+
+unsafe extern "C" fn session_subscribe(
+    session: *mut wsh_session,
+    scope: u32,
+    topic: *const u8,
+    topic_len: usize,
+) -> wsh_status {
+    // SAFETY: called inside a callback with its session and a readable name (wsh.h).
+    unsafe { session_call(session).subscribe(scope, bytes(topic, topic_len)) }
+}
+
+unsafe extern "C" fn session_unsubscribe(
+    session: *mut wsh_session,
+    scope: u32,
+    topic: *const u8,
+    topic_len: usize,
+) -> wsh_status {
+    // SAFETY: called inside a callback with its session and a readable name (wsh.h).
+    unsafe { session_call(session).unsubscribe(scope, bytes(topic, topic_len)) }
+}
+
+unsafe extern "C" fn session_publish(
+    session: *mut wsh_session,
+    scope: u32,
+    topic: *const u8,
+    topic_len: usize,
+    kind: u32,
+    data: *const u8,
+    len: usize,
+) -> wsh_status {
+    // SAFETY: called inside a callback with its session, a readable name and readable data (wsh.h).
+    unsafe { session_call(session).publish(scope, bytes(topic, topic_len), kind, bytes(data, len)) }
+}
+
+unsafe extern "C" fn library_publish(
+    library: *mut wsh_library,
+    scope: u32,
+    topic: *const u8,
+    topic_len: usize,
+    kind: u32,
+    data: *const u8,
+    len: usize,
+) -> wsh_status {
+    // SAFETY: called with the pointer of the entry, a readable name and readable data (wsh.h).
+    unsafe { services(library).publish(scope, bytes(topic, topic_len), kind, bytes(data, len)) }
+}
+
+unsafe extern "C" fn subscribers(
+    library: *mut wsh_library,
+    scope: u32,
+    topic: *const u8,
+    topic_len: usize,
+) -> u64 {
+    // SAFETY: called with the pointer of the entry and a readable name (wsh.h).
+    unsafe { services(library).subscribers(scope, bytes(topic, topic_len)) as u64 }
+}
+
+// ---- metrics -----------------------------------------------------------------------------------------------------------
+
+static METRIC: wsh_metric_api = wsh_metric_api {
+    size: size_of::<wsh_metric_api>() as u32,
+    reserved0: 0,
+    declare: declare_metric,
+    add: add_to_metric,
+    set: set_metric,
+};
+
+unsafe extern "C" fn declare_metric(
+    library: *mut wsh_library,
+    kind: u32,
+    name: *const u8,
+    name_len: usize,
+    help: *const u8,
+    help_len: usize,
+    slot: *mut *mut wsh_metric,
+) -> wsh_status {
+    // SAFETY: called with the pointer of the entry and readable texts (wsh.h).
+    let declared = unsafe { services(library).metric(kind, bytes(name, name_len), bytes(help, help_len)) };
+    match declared {
+        Ok(metric) => {
+            // SAFETY: the slot is writable (wsh.h).
+            unsafe { slot.write(metric.cast_mut().cast()) };
+            abi::WSH_OK
+        }
+        Err(status) => status,
+    }
+}
+
+/// # Safety
+/// The pointer came from `declare_metric`, and shutdown has not returned yet.
+unsafe fn metric<'a>(metric: *mut wsh_metric) -> &'a Metric {
+    // SAFETY: the caller's promise: the services of the library keep the metric.
+    unsafe { &*metric.cast::<Metric>().cast_const() }
+}
+
+unsafe extern "C" fn add_to_metric(pointer: *mut wsh_metric, amount: i64) {
+    // SAFETY: called with a pointer of this table (wsh.h).
+    unsafe { metric(pointer) }.add(amount);
+}
+
+unsafe extern "C" fn set_metric(pointer: *mut wsh_metric, value: i64) {
+    // SAFETY: called with a pointer of this table (wsh.h).
+    unsafe { metric(pointer) }.set(value);
 }
 
 // ---- the handler's own config ------------------------------------------------------------------------------------------

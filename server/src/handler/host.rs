@@ -49,7 +49,7 @@ pub(super) static TABLE: abi::wsh_host_api = abi::wsh_host_api {
 
 /// # Safety
 /// `ptr` is NULL only if `len` is 0, and otherwise has `len` readable bytes that nobody writes to while the slice lives.
-unsafe fn bytes<'a>(ptr: *const u8, len: usize) -> &'a [u8] {
+pub(super) unsafe fn bytes<'a>(ptr: *const u8, len: usize) -> &'a [u8] {
     if len == 0 {
         return &[];
     }

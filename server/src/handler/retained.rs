@@ -69,7 +69,8 @@ impl fmt::Display for Retained {
             ),
             Self::NoDelete => f.write_str("it is linked with -z nodelete; link it without"),
             Self::StillMapped => f.write_str(
-                "the loader does not let go of it: it was opened a second time, perhaps by itself; close what is opened",
+                "the loader does not let go of it: it was opened a second time, perhaps by itself, or another library uses \
+                 what it exports, as libstdc++ does; close what is opened, and export the two symbols of wsh.h only (wsh.map)",
             ),
             Self::Refused(text) => write!(f, "the loader refused to close it: {text}"),
             Self::CloseTimedOut(limit) => write!(

@@ -102,6 +102,7 @@ impl Load {
     pub(super) fn finish(&self, prepared: Prepared) -> Loaded<Arc<Generation>> {
         let Prepared { name, resource, file, staged, info, config, hash } = prepared;
         debug!(handler = name, "staged as {}", staged.path().display());
+        let limits = Arc::new(self.config.limits_of(&name));
         let blueprint = Blueprint {
             name: name.into(),
             number: self.number,
@@ -110,7 +111,7 @@ impl Load {
             info,
             staged,
             config,
-            limits: Arc::new(self.config.limits.clone()),
+            limits,
             offload: OffloadLimits {
                 threads_max: self.config.handlers.offload_threads_max,
                 queue_max: self.config.handlers.offload_queue_max,

@@ -34,8 +34,10 @@ pub(crate) use self::slot::Loaded;
 use self::slot::{NoRollback, Order, Slot};
 use self::stage::Stage;
 use crate::config::{Config, Reload};
+use crate::control::MetricStatus;
 use crate::generation::{Generation, Leave, Surroundings};
 use crate::handler::Retained;
+use crate::metrics::Metric;
 
 /// Every handler of a server.
 pub(crate) struct Registry {
@@ -266,16 +268,28 @@ impl Registry {
         {
             self.stage = Arc::new(Stage::new(&config.handlers));
         }
-        if old.limits != config.limits {
-            let limits = Arc::new(config.limits.clone());
-            for slot in self.handlers.values() {
-                slot.active()
-                    .into_iter()
-                    .chain(slot.leaving())
-                    .for_each(|generation| generation.configure(&limits));
+        for generation in
+            self.handlers.values().flat_map(|slot| slot.active().into_iter().chain(slot.leaving()))
+        {
+            let limits = config.limits_of(generation.name());
+            if *generation.limits() != limits {
+                generation.configure(&Arc::new(limits));
             }
         }
+        self.surroundings.topics.configure(config.limits.published_bytes_max);
         self.load_where_config_differs(&old);
+    }
+
+    /// What a handler counts.
+    pub(crate) fn metrics_of(&self, handler: &str) -> Vec<MetricStatus> {
+        let metrics = self.surroundings.metrics.of(handler).into_iter();
+        let status = |(name, metric): (Box<str>, Arc<Metric>)| MetricStatus {
+            name: name.into(),
+            kind: metric.kind.name().to_owned(),
+            value: metric.value(),
+            help: metric.help.to_string(),
+        };
+        metrics.map(status).collect()
     }
 
     /// Handlers that are told something else from now on are loaded again.

@@ -9,6 +9,7 @@ use wshd_protocol::{Kind, ReadyState, close};
 use super::handle::Handle;
 use super::{Fault, Link};
 use crate::generation::{Desk, Env};
+use crate::topics::{self, Scope};
 
 /// Lent to the library for the length of one callback.
 pub(crate) struct Call<'a> {
@@ -29,7 +30,7 @@ pub(crate) struct Outbound {
 }
 
 /// The kind of a message of the handler, if it is one that may be sent: text has to be UTF-8.
-pub(super) fn message_kind(kind: u32, data: &[u8]) -> Option<Kind> {
+pub(crate) fn message_kind(kind: u32, data: &[u8]) -> Option<Kind> {
     match kind {
         abi::WSH_TEXT => simdutf8::basic::from_utf8(data).is_ok().then_some(Kind::Text),
         abi::WSH_BINARY => Some(Kind::Binary),
@@ -143,6 +144,39 @@ impl<'a> Call<'a> {
 
     pub(crate) fn stop_timer(&mut self, token: u64) -> wsh_status {
         self.desk.timers.stop(self.link.key, token)
+    }
+
+    pub(crate) fn subscribe(&mut self, scope: u32, topic: &[u8]) -> wsh_status {
+        let (Some(scope), Some(name)) = (Scope::of(scope, &self.env.scope), topics::name(topic)) else {
+            return abi::WSH_E_INVALID;
+        };
+        if self.ready_state() != abi::WSH_OPEN {
+            return abi::WSH_E_CLOSED;
+        }
+        self.desk.topics.subscribe(self.link.key, scope, name)
+    }
+
+    pub(crate) fn unsubscribe(&mut self, scope: u32, topic: &[u8]) -> wsh_status {
+        let (Some(scope), Some(name)) = (Scope::of(scope, &self.env.scope), topics::name(topic)) else {
+            return abi::WSH_E_INVALID;
+        };
+        self.desk.topics.unsubscribe(self.link.key, scope, name)
+    }
+
+    /// Publishes to every subscriber but this session.
+    pub(crate) fn publish(&mut self, scope: u32, topic: &[u8], kind: u32, data: &[u8]) -> wsh_status {
+        let (Some(scope), Some(name)) = (Scope::of(scope, &self.env.scope), topics::name(topic)) else {
+            return abi::WSH_E_INVALID;
+        };
+        if self.is_frozen {
+            return abi::WSH_E_STATE;
+        }
+        let mut message = match topics::Message::framed(kind, data) {
+            Ok(message) => message,
+            Err(status) => return status,
+        };
+        message.publisher = Some((self.env.inbox.clone(), self.link.key));
+        self.env.generation.topics().publish(scope, name, message)
     }
 
     pub(crate) fn handle(&mut self) -> Arc<Handle> {

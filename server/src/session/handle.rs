@@ -7,6 +7,7 @@ use wshd_protocol::close;
 
 use super::SessionKey;
 use super::call::{Outbound, message_kind};
+use crate::config::SlowPeer;
 use crate::generation::{Command, Generation, Inbox};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -164,7 +165,9 @@ impl Handle {
             || (bytes > 0 && bytes.saturating_add(data.len()) > limits.outgoing_bytes_max)
         {
             place.taken(data.len());
-            if !place.overflow_is_posted.swap(true, Ordering::Relaxed) {
+            if limits.slow_peer != SlowPeer::Close {
+                self.generation.on_dropped(1);
+            } else if !place.overflow_is_posted.swap(true, Ordering::Relaxed) {
                 place.post(Request::Overflow);
             }
             return abi::WSH_E_FULL;

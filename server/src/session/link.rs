@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use handler_api::abi::{self, wsh_status};
 use rustix::io::Errno;
-use wshd_protocol::{Connection, Kind, SendError, frame_head};
+use wshd_protocol::{Connection, Kind, SendError, SentFrame, frame_head};
 
 use super::SessionKey;
 use super::handle::Handle;
 use super::head::Head;
-use super::outgoing::{Held, Outgoing};
+use super::outgoing::{Held, Outgoing, frame_end};
 use super::stream::{Peer, Stream};
+use crate::config::SlowPeer;
 use crate::generation::{Desk, Env};
 
 /// From this size on a message is written straight from the handler's memory; below it, copying into the cork is cheaper than
@@ -43,6 +44,8 @@ pub(crate) struct Link {
 pub(crate) enum Fault {
     /// The peer does not read and its queue is full.
     Overflow,
+    /// What was published to its topics was lost.
+    Missed,
     /// The handler drops the connection.
     Abort,
     Io(Errno),
@@ -77,7 +80,10 @@ impl Link {
             return if self.fault == Some(Fault::Overflow) { abi::WSH_E_FULL } else { abi::WSH_E_CLOSED };
         }
         if self.outgoing.is_some() {
-            return self.queue(data.len(), env, |connection, tail| {
+            if let Err(error) = self.connection.may_send() {
+                return status_of(error);
+            }
+            return self.queue(data.len(), true, env, |connection, tail| {
                 connection.send(kind, data, tail).map_err(status_of)
             });
         }
@@ -103,27 +109,106 @@ impl Link {
             return if self.fault == Some(Fault::Overflow) { abi::WSH_E_FULL } else { abi::WSH_E_CLOSED };
         }
         if self.outgoing.is_some() {
-            return self.queue(data.len(), env, |connection, tail| {
+            let status = self.queue(data.len(), false, env, |connection, tail| {
                 connection.send_fragment(kind, data, last, tail).map_err(status_of)
             });
+            self.send_postponed(desk, env);
+            return status;
         }
         if let Err(error) = self.connection.send_fragment(kind, data, last, &mut desk.cork) {
             return status_of(error);
         }
         self.relieve_cork(desk);
-        self.status_after_send(env)
+        let status = self.status_after_send(env);
+        self.send_postponed(desk, env);
+        status
+    }
+
+    /// Sends a message that does not come from a callback of this session. While its handler is sending one in fragments, it waits.
+    pub(super) fn send_from_elsewhere(&mut self, kind: Kind, data: &[u8], desk: &mut Desk, env: &Env) {
+        if !self.connection.is_sending_fragments() {
+            self.send(kind, data, desk, env);
+            return;
+        }
+        let head = frame_head(kind, data.len());
+        self.postpone(&[head.as_slice(), data], desk, env);
+    }
+
+    /// Sends messages that are framed already: whole ones, one behind the other. Nothing is copied of what the peer takes at once.
+    pub(super) fn send_frames(&mut self, frames: &[u8], desk: &mut Desk, env: &Env) {
+        if self.fault.is_some() {
+            return;
+        }
+        match self.connection.may_send() {
+            Ok(()) => {}
+            Err(SendError::InFragments) => return self.postpone(&[frames], desk, env),
+            Err(_) => return,
+        }
+        if self.outgoing.is_some() {
+            return self.queue_frames(frames, env);
+        }
+        if !desk.cork.is_empty() {
+            desk.cork.extend_from_slice(frames);
+            return self.relieve_cork(desk);
+        }
+        match self.stream.write(frames) {
+            Ok(written) if written == frames.len() => {}
+            Ok(written) => self.outgoing = Some(Box::new(Outgoing::of_frames(frames, written, desk.now))),
+            Err(Errno::AGAIN) => self.outgoing = Some(Box::new(Outgoing::of_frames(frames, 0, desk.now))),
+            Err(error) => self.fault = Some(Fault::Io(error)),
+        }
+    }
+
+    fn queue_frames(&mut self, mut frames: &[u8], env: &Env) {
+        while let Some(frame) = SentFrame::at(frames) {
+            let (message, rest) = frames.split_at(frame.len);
+            self.queue(message.len(), true, env, |_, tail| {
+                tail.extend_from_slice(message);
+                Ok(())
+            });
+            frames = rest;
+        }
+    }
+
+    /// Keeps whole frames until the message that is being sent in fragments has ended.
+    fn postpone(&mut self, parts: &[&[u8]], desk: &mut Desk, env: &Env) {
+        let waiting = desk.postponed.entry(self.key).or_default();
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        if waiting.len().saturating_add(len) <= env.limits.outgoing_bytes_max {
+            parts.iter().for_each(|part| waiting.extend_from_slice(part));
+        } else if env.limits.slow_peer == SlowPeer::Close {
+            self.fault.get_or_insert(Fault::Overflow);
+        } else {
+            env.generation.on_dropped(1);
+        }
+    }
+
+    fn send_postponed(&mut self, desk: &mut Desk, env: &Env) {
+        if desk.postponed.is_empty() || self.connection.is_sending_fragments() {
+            return;
+        }
+        if let Some(frames) = desk.postponed.remove(&self.key) {
+            self.send_frames(&frames, desk, env);
+        }
     }
 
     /// Appends to what waits already, within the bound.
     fn queue(
         &mut self,
         len: usize,
+        is_message: bool,
         env: &Env,
         append: impl FnOnce(&mut Connection, &mut Vec<u8>) -> Result<(), wsh_status>,
     ) -> wsh_status {
         let outgoing = self.outgoing.as_mut().expect("the caller saw a backlog");
-        if outgoing.len().saturating_add(len) > env.limits.outgoing_bytes_max {
-            self.fault = Some(Fault::Overflow);
+        let excess = outgoing.len().saturating_add(len).saturating_sub(env.limits.outgoing_bytes_max);
+        if excess > 0 && !make_room(outgoing, excess, env) {
+            if env.limits.slow_peer == SlowPeer::Close || !is_message {
+                self.fault = Some(Fault::Overflow);
+            } else {
+                env.generation.on_dropped(1);
+                self.status_after_send(env);
+            }
             return abi::WSH_E_FULL;
         }
         if let Err(status) = append(&mut self.connection, outgoing.tail()) {
@@ -169,7 +254,12 @@ impl Link {
                 unsent.extend_from_slice(&part[skip.min(part.len())..]);
                 skip = skip.saturating_sub(part.len());
             }
-            self.outgoing = Some(Box::new(Outgoing::new(&unsent, desk.now)));
+            let begun = if written <= desk.cork.len() {
+                frame_end(&desk.cork, 0, written) - written
+            } else {
+                unsent.len()
+            };
+            self.outgoing = Some(Box::new(Outgoing::new(unsent, begun, desk.now)));
         }
         desk.cork.clear();
         self.status_after_send(env)
@@ -236,10 +326,21 @@ impl Link {
             }
         };
         if written < desk.cork.len() {
-            self.outgoing = Some(Box::new(Outgoing::new(&desk.cork[written..], desk.now)));
+            self.outgoing = Some(Box::new(Outgoing::of_frames(&desk.cork, written, desk.now)));
         }
         desk.cork.clear();
     }
+}
+
+/// Whether so many bytes could be freed by dropping what the peer does not read, which only one policy does.
+#[cold]
+fn make_room(outgoing: &mut Outgoing, excess: usize, env: &Env) -> bool {
+    if env.limits.slow_peer != SlowPeer::DropOldest {
+        return false;
+    }
+    let before = outgoing.len();
+    env.generation.on_dropped(outgoing.drop_oldest(excess));
+    before - outgoing.len() >= excess
 }
 
 fn status_of(error: SendError) -> wsh_status {

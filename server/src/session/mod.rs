@@ -23,7 +23,7 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use wshd_protocol::{Event, Kind, Message, PeerClose, close};
 
-pub(crate) use call::Call;
+pub(crate) use call::{Call, message_kind};
 pub(crate) use handle::{Handle, Place, Request};
 pub(crate) use head::Head;
 pub(crate) use link::{Fault, Link};
@@ -31,6 +31,7 @@ pub(crate) use moving::{InTransit, Kept, Moving, NoExport, Returned};
 pub(crate) use outcome::{Outcome, Side};
 pub(crate) use stream::{Peer, Stream};
 
+use crate::config::SlowPeer;
 use crate::generation::{Desk, Env};
 use crate::handler::{Failure, Instance, Verdict};
 use moving::Stay;
@@ -327,6 +328,8 @@ impl Session {
         self.link.flush(desk);
         if self.link.needs_settling() {
             self.settle(Verdict::Continue, desk, env);
+            // What it is closed with.
+            self.link.flush(desk);
         }
         self.say_goodbye();
     }
@@ -390,7 +393,7 @@ impl Session {
                     handle.place().taken(message.data.len());
                 }
                 if self.instance.is_some() {
-                    self.link.send(message.kind, &message.data, desk, env);
+                    self.link.send_from_elsewhere(message.kind, &message.data, desk, env);
                 }
             }
             Request::Close(code, reason) => self.close(code, &reason, desk, env),
@@ -405,6 +408,24 @@ impl Session {
                 self.settle(Verdict::Continue, desk, env);
             }
         }
+    }
+
+    /// What was published to a topic that it has subscribed to: whole messages, framed.
+    pub(crate) fn hear(&mut self, frames: &[u8], desk: &mut Desk, env: &Env) -> Next {
+        if self.instance.is_some() {
+            self.link.send_frames(frames, desk, env);
+        }
+        self.finish_commands(desk, env)
+    }
+
+    /// So many messages to a topic, or more, were published when its worker was too far behind.
+    pub(crate) fn miss(&mut self, messages: u64, desk: &mut Desk, env: &Env) -> Next {
+        if env.limits.slow_peer == SlowPeer::Close {
+            self.link.fault.get_or_insert(Fault::Missed);
+        } else {
+            env.generation.on_dropped(messages);
+        }
+        self.finish_commands(desk, env)
     }
 
     /// Begins the closing handshake for the handler or the server.
@@ -525,6 +546,8 @@ impl Session {
         if let Some(handle) = &self.link.handle {
             handle.set_gone();
         }
+        // It hears nothing more, and does not count as a subscriber any more.
+        desk.topics.forget(self.link.key);
         let (code, reason, was_clean) = outcome.close();
         let mut call = Call::new(&mut self.link, desk, env);
         if let Some(error) = outcome.error() {
@@ -532,7 +555,7 @@ impl Session {
         }
         env.library.on_close(&instance, &mut call, code, reason, was_clean);
         env.library.free(instance);
-        desk.timers.take(self.link.key);
+        desk.forget(self.link.key);
         outcome.log(&env.generation, &self.link);
     }
 
@@ -548,7 +571,7 @@ impl Session {
         let why = "handler panicked".to_owned();
         self.link.fail(close::INTERNAL, "", desk);
         env.library.free(instance);
-        desk.timers.take(self.link.key);
+        desk.forget(self.link.key);
         Outcome::Failed { code: close::INTERNAL, why }.log(&env.generation, &self.link);
     }
 
@@ -598,7 +621,11 @@ impl Session {
                 );
                 return self.fail(close::TRY_AGAIN, why, desk, env);
             }
-            Some(Fault::Overflow) => {}
+            Some(Fault::Missed) if self.instance.is_some() => {
+                let why = "messages to its topics were lost: its worker was too far behind".to_owned();
+                return self.fail(close::TRY_AGAIN, why, desk, env);
+            }
+            Some(Fault::Overflow | Fault::Missed) => {}
         }
         if self.phase == Phase::Open && self.link.sent_close {
             self.phase = Phase::Closing(desk.now);

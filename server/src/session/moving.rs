@@ -13,6 +13,7 @@ use handler_api::abi;
 use super::{Call, Handle, Link, Phase, Place, Session, SessionKey, Stream, Ticks};
 use crate::generation::{Command, Desk, Env, Inbox, Timer};
 use crate::handler::{Failure, Instance, Verdict};
+use crate::topics::Travelling;
 
 /// Whether a session may still leave the generation it is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,6 +51,7 @@ pub(crate) struct Moving {
     state: Vec<u8>,
     state_version: u32,
     timers: Vec<Timer>,
+    subscriptions: Option<Travelling>,
     home: Arc<Inbox>,
     key: SessionKey,
 }
@@ -134,10 +136,10 @@ impl Session {
         let place = handle.as_ref().map(|handle| handle.place().clone());
         let key = self.link.key;
         let state_version = env.generation.info().state_version;
-        let timers = desk.timers.take(key);
+        let (timers, subscriptions) = (desk.timers.take(key), desk.topics.take(key));
         let Self { link, ticks, .. } = self;
         let home = env.inbox.clone();
-        let moving = Moving { link, ticks, place, state, state_version, timers, home, key };
+        let moving = Moving { link, ticks, place, state, state_version, timers, subscriptions, home, key };
         (moving, Kept { instance, handle })
     }
 }
@@ -158,6 +160,10 @@ impl Moving {
         let handle = |place: &Arc<Place>| Arc::new(Handle::at(place.clone(), env.generation.clone()));
         link.handle = self.place.as_ref().map(handle);
         desk.timers.put(key, &self.timers);
+        let topics = self.subscriptions.as_ref().map(|travelling| travelling.topics().to_vec());
+        if let Some(travelling) = self.subscriptions.take() {
+            desk.topics.put(key, travelling);
+        }
         let imported =
             env.library.import_state(&mut Call::frozen(link, desk, env), self.state_version, &self.state);
         let Ok((instance, verdict)) = imported else {
@@ -167,6 +173,9 @@ impl Moving {
             }
             link.key = self.key;
             desk.timers.take(key);
+            desk.topics.restore(key, &topics.unwrap_or_default());
+            self.subscriptions = desk.topics.take(key);
+            desk.topics.forget(key);
             return Err(self);
         };
         let Self { mut link, ticks, place, home, key: old, .. } = *self;
@@ -186,9 +195,12 @@ impl Moving {
         desk: &mut Desk,
         env: &Env,
     ) -> Session {
-        let Self { mut link, ticks, timers, .. } = self;
+        let Self { mut link, ticks, timers, subscriptions, .. } = self;
         link.key = key;
         desk.timers.put(key, &timers);
+        if let Some(travelling) = subscriptions {
+            desk.topics.put(key, travelling);
+        }
         link.handle = kept.handle;
         let stay = if why == Returned::Refused { Stay::ForGood } else { Stay::Unasked };
         let mut session = Session::with(link, kept.instance, ticks, stay);

@@ -15,7 +15,9 @@ use libloading::{Library, Symbol};
 use tempfile::TempDir;
 
 use super::super::{Identity, Offload, OffloadLimits, Owner, Retained, host, unmap};
-use crate::generation::{Inbox, Services};
+use crate::admission::Admission;
+use crate::generation::{Clock, Inbox, Services, Surroundings};
+use crate::topics::{InProcess, Topics};
 
 /// Long enough for any machine; nothing waits so long unless it is broken.
 pub(super) const LONG: Duration = Duration::from_secs(120);
@@ -228,7 +230,15 @@ fn services() -> Arc<Services> {
     let bell = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).expect("an eventfd");
     let limits = OffloadLimits { threads_max: 1, queue_max: 1 };
     let offload = Offload::new(limits, "it.g1".into(), Owner::new("it.g1".into()));
-    Arc::new(Services::new(Arc::new(Inbox::new(bell)), "{}".into(), offload))
+    let surroundings = Surroundings {
+        admission: Arc::new(Admission::new(1, 0)),
+        clock: Clock::start(),
+        panicked: Arc::default(),
+        topics: Arc::new(Topics::new(InProcess, 0)),
+        metrics: Arc::default(),
+    };
+    let inbox = Arc::new(Inbox::new(bell));
+    Arc::new(Services::new("it".into(), inbox, "{}".into(), offload, &surroundings))
 }
 
 pub(super) fn call(library: &Library, function: &str, argument: i32) -> i32 {

@@ -30,16 +30,33 @@ pub(crate) fn compile_c_text(text: &str, folder: &Path, file: &str, more: &[&str
     cc(&source, &folder.join(file), more);
 }
 
+/// Compiles an example of `handler-api/examples`, in C or in C++, as its first lines say.
+pub(crate) fn compile_example(example: &str, folder: &Path, file: &str) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../handler-api/examples").join(example);
+    match source.extension().and_then(|extension| extension.to_str()) {
+        Some("cc") => {
+            let map = Path::new(env!("CARGO_MANIFEST_DIR")).join("../handler-api/include/wsh.map");
+            let script = format!("-Wl,--version-script={}", map.display());
+            compile("c++", "-std=c++17", &source, &folder.join(file), &["-fno-gnu-unique", &script]);
+        }
+        _ => cc(&source, &folder.join(file), &[]),
+    }
+}
+
 fn cc(source: &Path, library: &Path, more: &[&str]) {
+    compile("cc", "-std=c11", source, library, more);
+}
+
+fn compile(compiler: &str, standard: &str, source: &Path, library: &Path, more: &[&str]) {
     let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("../handler-api/include");
-    let output = Command::new("cc")
-        .args(["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-shared", "-fPIC", "-pthread", "-I"])
+    let output = Command::new(compiler)
+        .args([standard, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-shared", "-fPIC", "-pthread", "-I"])
         .arg(include)
         .arg(source)
         .args(more)
         .arg("-o")
         .arg(library)
         .output()
-        .expect("these tests need a C compiler: install gcc");
+        .expect("these tests need a C and a C++ compiler: install gcc and g++");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -8,6 +8,6 @@ mod process;
 mod server;
 
 pub(crate) use client::{Client, Raw, masked, upgrade_head};
-pub(crate) use fixture::{compile_c, compile_c_text, compile_c_with, handler_library};
+pub(crate) use fixture::{compile_c, compile_c_text, compile_c_with, compile_example, handler_library};
 pub(crate) use process::{ServerProcess, wshd};
 pub(crate) use server::TestServer;
