@@ -3,7 +3,7 @@
 use std::io::Result;
 use std::time::Duration;
 
-use crate::load::{self, Load, Peers};
+use crate::load::{self, Load, Peers, median};
 use crate::target::{Kind, Target, pin_generator};
 
 const WORKLOADS: [(&str, Load); 6] = [
@@ -77,9 +77,4 @@ fn measure(kind: Kind, load: Load, time: Duration) -> Result<Round> {
         cpu_nanos_per_message: used as f64 / messages as f64,
         messages_per_second: messages as f64 / time.as_secs_f64(),
     })
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

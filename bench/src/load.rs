@@ -128,6 +128,22 @@ pub(crate) fn run(
     }
 }
 
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// A text as a client sends it.
+pub(crate) fn masked_text(text: &str) -> Vec<u8> {
+    let mut frame = Vec::new();
+    header(&mut frame, text.len(), 0x80);
+    frame[0] = 0x81;
+    // A mask of zeros is a mask.
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(text.as_bytes());
+    frame
+}
+
 fn check(received: &[u8], expected: &[u8]) -> Result<()> {
     if received == expected { Ok(()) } else { Err(Error::other("an echo differs from what was sent")) }
 }

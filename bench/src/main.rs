@@ -7,6 +7,7 @@
 //! Run it with `cargo xtask bench`, which builds everything in release mode first.
 
 mod echo;
+mod fanout;
 mod idle;
 mod load;
 mod peer;
@@ -33,6 +34,15 @@ enum Experiment {
         #[arg(long, default_value_t = 7)]
         rounds: usize,
     },
+    /// CPU time per delivery, one publisher and a thousand subscribers, beside a stock tokio-tungstenite server
+    Fanout {
+        /// One short round of each
+        #[arg(long)]
+        quick: bool,
+        /// Rounds of each server; the median is reported
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
     /// Resident memory per idle connection
     Idle {
         /// 500 connections instead of 10,000
@@ -47,7 +57,11 @@ enum Experiment {
     },
     /// The stock peer; prints its port and serves until it is killed
     #[command(hide = true)]
-    Peer,
+    Peer {
+        /// Tell everybody what one says
+        #[arg(long)]
+        broadcast: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -75,11 +89,12 @@ enum Soak {
 fn main() -> std::process::ExitCode {
     let result = match Cli::parse().experiment {
         Experiment::Echo { quick, rounds } => echo::run(quick, rounds),
+        Experiment::Fanout { quick, rounds } => fanout::run(quick, rounds),
         Experiment::Idle { quick } => idle::run(quick),
         Experiment::Soak { soak: Soak::Reload { quick } } => soak::reload::run(quick),
         Experiment::Soak { soak: Soak::Unload { quick } } => soak::unload::run(quick),
         Experiment::Soak { soak: Soak::Writes { quick } } => soak::writes::run(quick),
-        Experiment::Peer => peer::run(),
+        Experiment::Peer { broadcast } => peer::run(broadcast),
     };
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,

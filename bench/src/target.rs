@@ -12,13 +12,15 @@ const SERVER_CORE: usize = 0;
 pub(crate) enum Kind {
     Wshd,
     TokioTungstenite,
+    /// Tells everybody what one says.
+    TokioBroadcast,
 }
 
 impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Wshd => "wshd",
-            Self::TokioTungstenite => "tokio-tungstenite",
+            Self::TokioTungstenite | Self::TokioBroadcast => "tokio-tungstenite",
         }
     }
 }
@@ -37,17 +39,21 @@ impl Target {
         let own = std::env::current_exe()?;
         let folder = tempfile::tempdir()?;
         let mut command = match kind {
-            Kind::TokioTungstenite => {
+            Kind::TokioTungstenite | Kind::TokioBroadcast => {
                 let mut command = pinned(own);
                 command.arg("peer");
+                if kind == Kind::TokioBroadcast {
+                    command.arg("--broadcast");
+                }
                 command
             }
             Kind::Wshd => {
                 let release = own.parent().expect("an executable is in a folder").to_owned();
                 let handlers = folder.path().join("handlers");
                 std::fs::create_dir(&handlers)?;
-                let library = "libecho_wsh.so";
-                std::fs::copy(release.join(library), handlers.join(library))?;
+                for library in ["libecho_wsh.so", "libchat_wsh.so"] {
+                    std::fs::copy(release.join(library), handlers.join(library))?;
+                }
                 let config = folder.path().join("config.toml");
                 // One worker, as the peer has one; the limits per address are for servers that meet strangers.
                 let text = format!(
