@@ -110,7 +110,8 @@ struct State {
     receivers: usize,
     is_slow: bool,
     is_over: bool,
-    close_code: Option<u16>,
+    /// Code and reason, when it is over.
+    close: Option<(u16, Box<str>)>,
     /// Of parts of the future that have wakers of their own.
     wakers: Vec<Waker>,
 }
@@ -184,7 +185,15 @@ impl Socket {
     /// The code with which the session was closed by the peer, or ended; `None` while messages come.
     pub fn close_code(&self) -> Option<u16> {
         self.in_turn();
-        self.with_state(|state| state.close_code)
+        self.with_state(|state| state.close.as_ref().map(|(code, _)| *code))
+    }
+
+    /// The reason that the peer closed with; empty if it gave none, and while messages come.
+    pub fn close_reason(&self) -> String {
+        self.in_turn();
+        self.with_state(|state| {
+            state.close.as_ref().map_or_else(String::new, |(_, reason)| (**reason).into())
+        })
     }
 
     /// Bytes that were sent here and not yet written to the network.
@@ -308,10 +317,10 @@ impl Socket {
     }
 
     /// In a turn: no more messages come.
-    pub(crate) fn set_over(&self, code: u16) {
+    pub(crate) fn set_over(&self, code: u16, reason: &str) {
         self.wake_after(|state| {
             state.is_over = true;
-            state.close_code = Some(code);
+            state.close = Some((code, reason.into()));
         });
     }
 
