@@ -85,9 +85,42 @@ fn the_proxy_drains_and_is_taken_out_of_memory() {
 
 #[test]
 fn without_a_config_the_proxy_starts_without_a_word() {
-    let server = ServerProcess::start(&["proxy", "echo"], "");
+    let server = ServerProcess::start(&["proxy", "guess", "echo"], "");
     server.signal("TERM");
     let (screen, log, status) = server.wait();
     assert!(status.success() && screen.contains("/proxy"), "{screen}");
     assert!(!screen.contains("refused") && !log.contains("ERROR") && !log.contains("WARN"), "{screen}{log}");
+}
+
+// ---- the game ----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_game_is_played_on_a_thread_that_ends_with_it() {
+    let server = TestServer::start(&["guess", "echo"]);
+    let mut players: Vec<_> = (0..20).map(|_| server.connect("/guess?seed=7")).collect();
+    for player in &mut players {
+        assert!(player.text().contains("1 to 100"));
+        let (mut least, mut most) = (1_u32, 100);
+        loop {
+            let number = least.midpoint(most);
+            player.send_text(&number.to_string());
+            match player.text().as_str() {
+                "more" => least = number + 1,
+                "less" => most = number - 1,
+                found => {
+                    assert!(found.starts_with("yes, after "), "{found}");
+                    break;
+                }
+            }
+        }
+        assert_eq!(player.closed().0, 1000);
+        player.wait_for_end();
+    }
+    let mut leaver = server.connect("/guess");
+    leaver.text();
+    leaver.close();
+    std::fs::remove_file(server.folder().join(handler_library("guess").file_name().unwrap())).unwrap();
+    server.ask(Request::Reload(None));
+    let status = server.wait_for("it has ended", |status| status.handlers.len() == 1);
+    assert_eq!(status.retained, [], "its threads are gone, and so is it");
 }
