@@ -39,8 +39,8 @@ enum Experiment {
         #[arg(long)]
         quick: bool,
     },
-    /// Handlers that are replaced under thousands of connections; libraries loaded and unloaded thousands of times; files that are
-    /// written badly
+    /// Handlers that panic; handlers that are replaced under thousands of connections; libraries loaded and unloaded thousands of
+    /// times; files that are written badly
     Soak {
         #[command(subcommand)]
         soak: Soak,
@@ -52,6 +52,12 @@ enum Experiment {
 
 #[derive(Debug, Subcommand)]
 enum Soak {
+    /// Panics in every callback, with neighbours that must not notice
+    Panics {
+        /// A thousand of them
+        #[arg(long)]
+        quick: bool,
+    },
     /// Numbered messages in flight while the handlers are replaced; the cost of the hand-over
     Reload {
         /// 400 connections and 10 reloads
@@ -76,6 +82,7 @@ fn main() -> std::process::ExitCode {
     let result = match Cli::parse().experiment {
         Experiment::Echo { quick, rounds } => echo::run(quick, rounds),
         Experiment::Idle { quick } => idle::run(quick),
+        Experiment::Soak { soak: Soak::Panics { quick } } => soak::panics::run(quick),
         Experiment::Soak { soak: Soak::Reload { quick } } => soak::reload::run(quick),
         Experiment::Soak { soak: Soak::Unload { quick } } => soak::unload::run(quick),
         Experiment::Soak { soak: Soak::Writes { quick } } => soak::writes::run(quick),
