@@ -231,12 +231,18 @@ impl BlockingSocket {
     }
 
     /// Sends a message; waits while the peer is slow.
+    ///
+    /// # Errors
+    /// The session is closing or over; the message is lost.
     pub fn send(&mut self, message: impl AsMessage) -> Result<(), Closed> {
         let message = message.lend(|message| OwnedMessage::from(message));
         self.post(Out::Message(message))
     }
 
     /// Sends a ping of at most 125 bytes.
+    ///
+    /// # Errors
+    /// [`CloseError::Invalid`] for more than 125 bytes, [`CloseError::Closed`] when the session is closing or over.
     pub fn ping(&mut self, payload: &[u8]) -> Result<(), CloseError> {
         if payload.len() > 125 {
             return Err(CloseError::Invalid);
@@ -246,6 +252,9 @@ impl BlockingSocket {
 
     /// Begins the closing handshake, behind what was sent before; see [`WebSocket::close`]. A code that may not be sent is
     /// answered with 1011 instead, and a line in the log.
+    ///
+    /// # Errors
+    /// [`CloseError::Invalid`] for a reason of more than 123 bytes, [`CloseError::Closed`] if the session is closing or over.
     pub fn close(&mut self, code: u16, reason: &str) -> Result<(), CloseError> {
         if reason.len() > 123 {
             return Err(CloseError::Invalid);
@@ -299,6 +308,7 @@ impl BlockingSocket {
         found.and_then(|(_, value)| std::str::from_utf8(value).ok())
     }
 
+    /// Address and port of the peer, or of the proxy before this server. `None` where the transport has none.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.request.peer
     }

@@ -164,6 +164,9 @@ impl Socket {
 
     /// Begins the closing handshake, behind what was sent before; see [`WebSocket::close`]. After a `receive` that returned `None`
     /// because the peer closes, the code of the answer.
+    ///
+    /// # Errors
+    /// [`CloseError::Invalid`] for a code or a reason that may not be sent, [`CloseError::Closed`] if it has begun already.
     pub fn close(&self, code: u16, reason: &str) -> Result<(), CloseError> {
         self.in_turn().close(code, reason)
     }
@@ -174,10 +177,14 @@ impl Socket {
     }
 
     /// Sends a ping of at most 125 bytes.
+    ///
+    /// # Errors
+    /// [`CloseError::Invalid`] for more than 125 bytes, [`CloseError::Closed`] when nothing can be sent any more.
     pub fn ping(&self, payload: &[u8]) -> Result<(), CloseError> {
         self.in_turn().ping(payload)
     }
 
+    /// Open, or closing from the first Close frame of either side, or closed. Nothing can be sent but in the first.
     pub fn ready_state(&self) -> ReadyState {
         self.in_turn().ready_state()
     }
@@ -231,6 +238,7 @@ impl Socket {
         self.in_turn().header(name).map(str::to_owned)
     }
 
+    /// Address and port of the peer, or of the proxy before this server. `None` where the transport has none.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.in_turn().peer()
     }
@@ -536,15 +544,17 @@ impl Received<'_> {
         self.socket.message(self.serial, look)
     }
 
+    /// Text or binary. Copies nothing.
     pub fn kind(&self) -> Kind {
         self.with(|message| message.kind())
     }
 
-    /// Its bytes.
+    /// How many bytes it has. Copies nothing.
     pub fn len(&self) -> usize {
         self.with(|message| message.as_bytes().len())
     }
 
+    /// Whether it has none. Copies nothing.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -554,6 +564,7 @@ impl Received<'_> {
         self.as_message().as_text()
     }
 
+    /// The payload of either kind.
     pub fn as_bytes(&self) -> &[u8] {
         self.as_message().as_bytes()
     }
