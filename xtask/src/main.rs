@@ -5,6 +5,7 @@
 //! program only runs them in order and says in one line how it went.
 
 mod clients;
+mod memory;
 mod needs;
 mod step;
 
@@ -73,6 +74,7 @@ fn test(everything: bool) -> ExitCode {
         )
     });
     if everything {
+        steps.run("memory of handler-api, under valgrind", memory::check);
         // The README's first command, which has to build the handlers too; it ends with a check of what it would serve.
         steps.run("release build, as the README says", || cargo(&["run", "--release", "--", "configtest"]));
         let clients = clients::Clients::install(&mut steps);
