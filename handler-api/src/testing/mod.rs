@@ -22,6 +22,7 @@
 //! wrote with [`Fake::import`].
 
 mod config;
+mod extensions;
 mod host;
 mod offload;
 mod reload;
@@ -35,6 +36,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use self::config::set_config;
+pub use self::extensions::{Server, set_server};
 pub use self::offload::run_offloaded;
 pub use self::reload::Stays;
 pub use self::session::FakeSession;
