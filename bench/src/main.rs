@@ -49,8 +49,8 @@ enum Experiment {
         #[arg(long)]
         quick: bool,
     },
-    /// Handlers that are replaced under thousands of connections; libraries loaded and unloaded thousands of times; files that are
-    /// written badly
+    /// Handlers that panic; handlers that are replaced under thousands of connections; libraries loaded and unloaded thousands of
+    /// times; files that are written badly
     Soak {
         #[command(subcommand)]
         soak: Soak,
@@ -66,6 +66,12 @@ enum Experiment {
 
 #[derive(Debug, Subcommand)]
 enum Soak {
+    /// Panics in every callback, with neighbours that must not notice
+    Panics {
+        /// A thousand of them
+        #[arg(long)]
+        quick: bool,
+    },
     /// Numbered messages in flight while the handlers are replaced; the cost of the hand-over
     Reload {
         /// 400 connections and 10 reloads
@@ -91,6 +97,7 @@ fn main() -> std::process::ExitCode {
         Experiment::Echo { quick, rounds } => echo::run(quick, rounds),
         Experiment::Fanout { quick, rounds } => fanout::run(quick, rounds),
         Experiment::Idle { quick } => idle::run(quick),
+        Experiment::Soak { soak: Soak::Panics { quick } } => soak::panics::run(quick),
         Experiment::Soak { soak: Soak::Reload { quick } } => soak::reload::run(quick),
         Experiment::Soak { soak: Soak::Unload { quick } } => soak::unload::run(quick),
         Experiment::Soak { soak: Soak::Writes { quick } } => soak::writes::run(quick),

@@ -138,7 +138,8 @@ struct Queues {
     is_over: bool,
     /// Nothing can be sent any more.
     is_closed: bool,
-    close_code: Option<u16>,
+    /// Code and reason, when no more messages come.
+    close: Option<(u16, String)>,
     /// The thread has ended, and this is what the server is to be told behind everything that was sent.
     ended: Option<wsh_status>,
 }
@@ -233,12 +234,18 @@ impl BlockingSocket {
     }
 
     /// Sends a message; waits while the peer is slow.
+    ///
+    /// # Errors
+    /// The session is closing or over; the message is lost.
     pub fn send(&mut self, message: impl AsMessage) -> Result<(), Closed> {
         let message = message.lend(|message| OwnedMessage::from(message));
         self.post(Out::Message(message))
     }
 
     /// Sends a ping of at most 125 bytes.
+    ///
+    /// # Errors
+    /// [`CloseError::Invalid`] for more than 125 bytes, [`CloseError::Closed`] when the session is closing or over.
     pub fn ping(&mut self, payload: &[u8]) -> Result<(), CloseError> {
         if payload.len() > 125 {
             return Err(CloseError::Invalid);
@@ -248,6 +255,9 @@ impl BlockingSocket {
 
     /// Begins the closing handshake, behind what was sent before; see [`WebSocket::close`]. A code that may not be sent is
     /// answered with 1011 instead, and a line in the log.
+    ///
+    /// # Errors
+    /// [`CloseError::Invalid`] for a reason of more than 123 bytes, [`CloseError::Closed`] if the session is closing or over.
     pub fn close(&mut self, code: u16, reason: &str) -> Result<(), CloseError> {
         if reason.len() > 123 {
             return Err(CloseError::Invalid);
@@ -281,7 +291,12 @@ impl BlockingSocket {
 
     /// The code with which the session was closed by the peer, or ended; `None` while messages come.
     pub fn close_code(&self) -> Option<u16> {
-        self.shared.queues().close_code
+        self.shared.queues().close.as_ref().map(|(code, _)| *code)
+    }
+
+    /// The reason that the peer closed with; empty if it gave none, and while messages come.
+    pub fn close_reason(&self) -> String {
+        self.shared.queues().close.as_ref().map_or_else(String::new, |(_, reason)| reason.clone())
     }
 
     /// A handle to this session, for any thread and any time. What it sends may overtake what this socket has sent.
@@ -315,6 +330,7 @@ impl BlockingSocket {
         found.and_then(|(_, value)| std::str::from_utf8(value).ok())
     }
 
+    /// Address and port of the peer, or of the proxy before this server. `None` where the transport has none.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.request.peer
     }
@@ -453,10 +469,10 @@ impl<H: BlockingHandler> Session<H> {
         }
     }
 
-    fn end(&mut self, code: u16) {
+    fn end(&mut self, code: u16, reason: &str) {
         let mut queues = self.shared.queues();
         (queues.is_over, queues.is_closed) = (true, true);
-        queues.close_code.get_or_insert(code);
+        queues.close.get_or_insert_with(|| (code, reason.to_owned()));
         self.shared.changed.notify_all();
     }
 }
@@ -548,8 +564,9 @@ unsafe extern "C" fn on_closing<H: BlockingHandler>(
         with::<H, _>(ctx, session, abi::WSH_E_PANIC, |session, socket| {
             // What the thread has sent so far goes out before the answer.
             let status = session.send(socket);
-            session.end(code);
-            *reply = H::on_closing(Close { code, reason: text(reason, len), was_clean: true });
+            let reason = text(reason, len);
+            session.end(code, reason);
+            *reply = H::on_closing(Close { code, reason, was_clean: true });
             status.min(abi::WSH_OK)
         })
     }
@@ -559,19 +576,19 @@ unsafe extern "C" fn on_close<H: BlockingHandler>(
     ctx: *mut c_void,
     session: *mut wsh_session,
     code: u16,
-    _: *const u8,
-    _: usize,
+    reason: *const u8,
+    len: usize,
     _: u32,
 ) {
-    // SAFETY: as in `on_open`.
-    unsafe { with::<H, _>(ctx, session, (), |session, _| session.end(code)) }
+    // SAFETY: as in `on_open`; the reason is readable UTF-8 (wsh.h).
+    unsafe { with::<H, _>(ctx, session, (), |session, _| session.end(code, text(reason, len))) }
 }
 
 unsafe extern "C" fn free_session<H: BlockingHandler>(ctx: *mut c_void) {
     fence("free_session", (), || {
         // SAFETY: the object came from `on_upgrade::<H>`, and this is the last call for it (wsh.h).
         let mut session = unsafe { Box::from_raw(ctx.cast::<Session<H>>()) };
-        session.end(1006);
+        session.end(1006, "");
     });
 }
 

@@ -63,8 +63,12 @@ pub trait Handler: Sized + Send + 'static {
         _ = (socket, close);
     }
 
-    /// The library was loaded; nothing of it is in service yet. An error refuses the library, with the reason in the server's
-    /// log and on its start screen.
+    /// The library was loaded; nothing of it is in service yet. Statics are new: what those of an older version hold stays there.
+    /// It has `handlers.load_seconds_max` for that. `on_library_timer`, `on_quiesce` and `on_unload` are called on the same thread,
+    /// which then also has sessions.
+    ///
+    /// # Errors
+    /// The library is refused, with this reason in the server's log and on its start screen; the version before serves on.
     fn on_load() -> Result<(), String> {
         Ok(())
     }

@@ -49,7 +49,10 @@
 //! No function of a handler may unwind into the server: `export_handler!` fences each callback. A panic ends the session it
 //! happened in with 1011, and no other.
 
+#![warn(missing_docs)]
+
 #[allow(unsafe_code)]
+#[allow(missing_docs, reason = "wsh.h says it once, at each function and field")]
 pub mod abi;
 #[allow(unsafe_code)]
 mod blocking;

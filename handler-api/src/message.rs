@@ -7,11 +7,14 @@ use crate::abi;
 /// A message, received or to be sent. Borrowed: it costs nothing to make or pass on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Message<'a> {
+    /// UTF-8, checked by the server before the handler sees it.
     Text(&'a str),
+    /// Any bytes.
     Binary(&'a [u8]),
 }
 
 impl<'a> Message<'a> {
+    /// Text or binary.
     pub fn kind(self) -> Kind {
         match self {
             Self::Text(_) => Kind::Text,
@@ -19,6 +22,7 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// The payload of either kind.
     pub fn as_bytes(self) -> &'a [u8] {
         match self {
             Self::Text(text) => text.as_bytes(),
@@ -68,15 +72,19 @@ impl<'a> From<&'a Vec<u8>> for Message<'a> {
 /// A message that belongs to whoever has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OwnedMessage {
+    /// UTF-8.
     Text(String),
+    /// Any bytes.
     Binary(Vec<u8>),
 }
 
 impl OwnedMessage {
+    /// The same, borrowed: what sends take.
     pub fn as_message(&self) -> Message<'_> {
         self.into()
     }
 
+    /// The payload of either kind.
     pub fn as_bytes(&self) -> &[u8] {
         self.as_message().as_bytes()
     }
@@ -108,7 +116,9 @@ impl<'a> From<&'a OwnedMessage> for Message<'a> {
 /// Text or binary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
+    /// UTF-8.
     Text,
+    /// Any bytes.
     Binary,
 }
 
@@ -157,8 +167,11 @@ impl SendStatus {
 /// As in HTML5; a handler never sees `CONNECTING`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadyState {
+    /// Messages come and can be sent.
     Open = abi::WSH_OPEN as isize,
+    /// One side has sent Close: nothing can be sent any more.
     Closing = abi::WSH_CLOSING as isize,
+    /// Over, as in `on_close`.
     Closed = abi::WSH_CLOSED as isize,
 }
 

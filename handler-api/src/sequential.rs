@@ -322,9 +322,10 @@ unsafe extern "C" fn on_closing<H: AsyncHandler>(
     // SAFETY: as in `on_open`; the reason is readable UTF-8, the reply writable (wsh.h).
     unsafe {
         in_turn::<H>(ctx, session, |task, socket| {
-            socket.set_over(code);
+            let reason = text(reason, len);
+            socket.set_over(code, reason);
             let ended = advance(task, socket);
-            *reply = H::on_closing(Close { code, reason: text(reason, len), was_clean: true });
+            *reply = H::on_closing(Close { code, reason, was_clean: true });
             match ended {
                 State::Ended(status) if status < abi::WSH_OK => status,
                 _ => abi::WSH_OK,
@@ -337,14 +338,14 @@ unsafe extern "C" fn on_close<H: AsyncHandler>(
     ctx: *mut c_void,
     session: *mut wsh_session,
     code: u16,
-    _: *const u8,
-    _: usize,
+    reason: *const u8,
+    len: usize,
     _: u32,
 ) {
-    // SAFETY: as in `on_open`.
+    // SAFETY: as in `on_open`; the reason is readable UTF-8 (wsh.h).
     unsafe {
         in_turn::<H>(ctx, session, |task, socket| {
-            socket.set_over(code);
+            socket.set_over(code, text(reason, len));
             // One that was never begun has nothing to end.
             if (*task).future.is_some() {
                 advance(task, socket);

@@ -111,7 +111,8 @@ struct State {
     receivers: usize,
     is_slow: bool,
     is_over: bool,
-    close_code: Option<u16>,
+    /// Code and reason, when it is over.
+    close: Option<(u16, Box<str>)>,
     /// Of parts of the future that have wakers of their own.
     wakers: Vec<Waker>,
 }
@@ -164,6 +165,9 @@ impl Socket {
 
     /// Begins the closing handshake, behind what was sent before; see [`WebSocket::close`]. After a `receive` that returned `None`
     /// because the peer closes, the code of the answer.
+    ///
+    /// # Errors
+    /// [`CloseError::Invalid`] for a code or a reason that may not be sent, [`CloseError::Closed`] if it has begun already.
     pub fn close(&self, code: u16, reason: &str) -> Result<(), CloseError> {
         self.in_turn().close(code, reason)
     }
@@ -174,10 +178,14 @@ impl Socket {
     }
 
     /// Sends a ping of at most 125 bytes.
+    ///
+    /// # Errors
+    /// [`CloseError::Invalid`] for more than 125 bytes, [`CloseError::Closed`] when nothing can be sent any more.
     pub fn ping(&self, payload: &[u8]) -> Result<(), CloseError> {
         self.in_turn().ping(payload)
     }
 
+    /// Open, or closing from the first Close frame of either side, or closed. Nothing can be sent but in the first.
     pub fn ready_state(&self) -> ReadyState {
         self.in_turn().ready_state()
     }
@@ -185,7 +193,15 @@ impl Socket {
     /// The code with which the session was closed by the peer, or ended; `None` while messages come.
     pub fn close_code(&self) -> Option<u16> {
         self.in_turn();
-        self.with_state(|state| state.close_code)
+        self.with_state(|state| state.close.as_ref().map(|(code, _)| *code))
+    }
+
+    /// The reason that the peer closed with; empty if it gave none, and while messages come.
+    pub fn close_reason(&self) -> String {
+        self.in_turn();
+        self.with_state(|state| {
+            state.close.as_ref().map_or_else(String::new, |(_, reason)| (**reason).into())
+        })
     }
 
     /// Bytes that were sent here and not yet written to the network.
@@ -223,6 +239,7 @@ impl Socket {
         self.in_turn().header(name).map(str::to_owned)
     }
 
+    /// Address and port of the peer, or of the proxy before this server. `None` where the transport has none.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.in_turn().peer()
     }
@@ -327,10 +344,10 @@ impl Socket {
     }
 
     /// In a turn: no more messages come.
-    pub(crate) fn set_over(&self, code: u16) {
+    pub(crate) fn set_over(&self, code: u16, reason: &str) {
         self.wake_after(|state| {
             state.is_over = true;
-            state.close_code = Some(code);
+            state.close = Some((code, reason.into()));
         });
     }
 
@@ -546,15 +563,17 @@ impl Received<'_> {
         self.socket.message(self.serial, look)
     }
 
+    /// Text or binary. Copies nothing.
     pub fn kind(&self) -> Kind {
         self.with(|message| message.kind())
     }
 
-    /// Its bytes.
+    /// How many bytes it has. Copies nothing.
     pub fn len(&self) -> usize {
         self.with(|message| message.as_bytes().len())
     }
 
+    /// Whether it has none. Copies nothing.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -564,6 +583,7 @@ impl Received<'_> {
         self.as_message().as_text()
     }
 
+    /// The payload of either kind.
     pub fn as_bytes(&self) -> &[u8] {
         self.as_message().as_bytes()
     }

@@ -58,6 +58,7 @@ impl Upgrade {
         self.header("origin")
     }
 
+    /// Address and port of the peer, or of the proxy before this server. `None` where the transport has none.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.attribute(abi::WSH_PEER)?.parse().ok()
     }
@@ -74,6 +75,9 @@ impl Upgrade {
     }
 
     /// Agrees to a subprotocol that the peer offers. Once.
+    ///
+    /// # Errors
+    /// Nothing is agreed, and the peer can be accepted all the same.
     pub fn choose_protocol(&mut self, protocol: &str) -> Result<(), ProtocolError> {
         // SAFETY: `raw` is good; the name is readable.
         let status =
@@ -86,6 +90,9 @@ impl Upgrade {
     }
 
     /// Adds a header to the answer, `Set-Cookie` for instance.
+    ///
+    /// # Errors
+    /// It is left out.
     pub fn add_header(&mut self, name: &str, value: &str) -> Result<(), InvalidHeader> {
         let table = host::table();
         // SAFETY: `raw` is good; name and value are readable.
@@ -147,12 +154,14 @@ impl Reject {
         Self::new(403).body(body)
     }
 
+    /// What the peer reads, as text/plain.
     #[must_use]
     pub fn body(mut self, body: impl Into<String>) -> Self {
         self.body = body.into();
         self
     }
 
+    /// Adds a header to the answer. One that HTTP does not allow is left out.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));

@@ -54,6 +54,9 @@ impl WebSocket {
     }
 
     /// Sends a ping of at most 125 bytes; the answer arrives in `on_pong`.
+    ///
+    /// # Errors
+    /// [`CloseError::Invalid`] for more than 125 bytes, [`CloseError::Closed`] when nothing can be sent any more.
     pub fn ping(&self, payload: &[u8]) -> Result<(), CloseError> {
         // SAFETY: as in `send`.
         CloseError::check(unsafe { (host::table().session_ping)(self.raw, payload.as_ptr(), payload.len()) })
@@ -61,6 +64,9 @@ impl WebSocket {
 
     /// Begins the closing handshake, behind what was sent before. Code 1000 to 1003, 1007 to 1014 or 3000 to 4999, reason at most
     /// 123 bytes.
+    ///
+    /// # Errors
+    /// [`CloseError::Invalid`] for a code or a reason that may not be sent, [`CloseError::Closed`] if it has begun already.
     pub fn close(&self, code: u16, reason: &str) -> Result<(), CloseError> {
         // SAFETY: as in `send`; the reason is readable.
         let status = unsafe { (host::table().session_close)(self.raw, code, reason.as_ptr(), reason.len()) };
@@ -73,6 +79,7 @@ impl WebSocket {
         unsafe { (host::table().session_abort)(self.raw) };
     }
 
+    /// Open, or closing from the first Close frame of either side, or closed. Nothing can be sent but in the first.
     pub fn ready_state(&self) -> ReadyState {
         // SAFETY: as in `abort`.
         ReadyState::of(unsafe { (host::table().session_ready_state)(self.raw) })
@@ -138,11 +145,13 @@ impl WebSocket {
         })
     }
 
+    /// Address and port of the peer, or of the proxy before this server. `None` where the transport has none.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.attribute(abi::WSH_PEER)?.parse().ok()
     }
 
-    /// A handle to this session, for any thread and any time.
+    /// A handle to this session, for any thread and any time. One that is taken in this code does not lead to the session when it has
+    /// moved to newer code.
     pub fn handle(&self) -> Handle {
         // SAFETY: as in `abort`; the handle comes with a reference that the value gives back when it is dropped.
         let raw = unsafe { (host::table().session_handle)(self.raw) };
@@ -178,7 +187,8 @@ unsafe impl Send for Handle {}
 unsafe impl Sync for Handle {}
 
 impl Handle {
-    /// Sends a message. Messages of one thread keep their order.
+    /// Sends a message, which goes out soon, behind what the session's own callbacks have sent so far. Messages of one thread keep
+    /// their order. Never waits.
     pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> SendStatus {
         let message = message.into();
         let (kind, bytes) = (message.kind().as_abi(), message.as_bytes());
@@ -189,6 +199,9 @@ impl Handle {
     }
 
     /// As [`WebSocket::close`]. Success says that it was asked for.
+    ///
+    /// # Errors
+    /// As of [`WebSocket::close`]; also [`CloseError::Closed`] when the session has moved to newer code.
     pub fn close(&self, code: u16, reason: &str) -> Result<(), CloseError> {
         // SAFETY: as in `send`; the reason is readable.
         let status =

@@ -294,12 +294,12 @@ fn the_peer_closes_and_the_future_has_a_last_word() {
         Box::pin(async move {
             let _noted = Noted(log, "future");
             while socket.receive().await.is_some() {}
-            assert_eq!(socket.close_code(), Some(3000));
+            assert_eq!((socket.close_code(), socket.close_reason()), (Some(3000), "enough".into()));
             socket.send("bye").await?;
             Ok(())
         })
     });
-    assert_eq!(opened.session.peer_close(3000, ""), 3001);
+    assert_eq!(opened.session.peer_close(3000, "enough"), 3001);
     assert_eq!(opened.session.sent(), [text("bye")]);
     assert_eq!(*opened.log.lock().unwrap(), ["future", "object"]);
 }
@@ -511,9 +511,17 @@ impl BlockingHandler for Block {
             }
             socket.send(&message)?;
         }
+        if self.0 == "note" {
+            *NOTE.0.lock().unwrap() = Some((socket.close_code(), socket.close_reason()));
+            NOTE.1.notify_all();
+        }
         Ok(())
     }
 }
+
+/// How the session ended, for its thread.
+type End = (Option<u16>, String);
+static NOTE: (Mutex<Option<End>>, Condvar) = (Mutex::new(None), Condvar::new());
 
 fn block(query: &str) -> FakeSession<Blocking<Block>> {
     Fake::<Blocking<Block>>::upgrade(&format!("/block?{query}")).open().expect("accepted")
@@ -528,6 +536,13 @@ fn a_thread_answers_and_its_end_closes_with_1000() {
     assert_eq!(session.next_sent(), Some(Sent::Binary(vec![1])));
     session.text("Goodbye");
     assert_eq!(session.next_sent(), Some(close(1000)));
+}
+
+#[test]
+fn a_thread_hears_why_the_peer_has_closed() {
+    assert_eq!(block("note").peer_close(4001, "enough"), 4001);
+    let noted = NOTE.1.wait_while(NOTE.0.lock().unwrap(), |noted| noted.is_none()).unwrap();
+    assert_eq!(*noted, Some((Some(4001), "enough".into())));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! program only runs them in order and says in one line how it went.
 
 mod clients;
+mod memory;
 mod needs;
 mod step;
 
@@ -18,6 +19,7 @@ const USAGE: &str = "usage:
   cargo xtask bench echo      CPU per message beside a stock server (--quick, --rounds N)
   cargo xtask bench fanout    CPU per delivery, one publisher and a thousand subscribers (--quick, --rounds N)
   cargo xtask bench idle      memory per idle connection (--quick)
+  cargo xtask soak panics     ten thousand panics in every callback, beside sessions that must not notice (--quick)
   cargo xtask soak reload     numbered messages in flight while the handlers are replaced (--quick)
   cargo xtask soak unload     libraries of every kind, loaded and taken out of memory 3,000 times (--quick)
   cargo xtask soak writes     every way to write a library badly over a server that runs it (--quick)
@@ -73,6 +75,7 @@ fn test(everything: bool) -> ExitCode {
         )
     });
     if everything {
+        steps.run("memory of handler-api, under valgrind", memory::check);
         // The README's first command, which has to build the handlers too; it ends with a check of what it would serve.
         steps.run("release build, as the README says", || cargo(&["run", "--release", "--", "configtest"]));
         let clients = clients::Clients::install(&mut steps);
@@ -84,7 +87,7 @@ fn test(everything: bool) -> ExitCode {
             bench_command(&["idle", "--quick"])
         });
         steps.run("fixtures of the soaks", || cargo(&SOAK_FIXTURES));
-        for soak in ["reload", "unload", "writes"] {
+        for soak in ["panics", "reload", "unload", "writes"] {
             steps.run(&format!("soak, quick: {soak}"), || bench_command(&["soak", soak, "--quick"]));
         }
         steps.run("dependencies", needs::cargo_deny);
@@ -92,9 +95,19 @@ fn test(everything: bool) -> ExitCode {
     steps.summary()
 }
 
-/// Libraries that are loaded and unloaded in the soak of that name.
-const SOAK_FIXTURES: [&str; 6] =
-    ["build", "--release", "--package", "clinging_wsh", "--package", "runtime_wsh"];
+/// Libraries that panic, and that are loaded and unloaded, in the soaks of these names.
+const SOAK_FIXTURES: [&str; 10] = [
+    "build",
+    "--release",
+    "--package",
+    "misbehaving_wsh",
+    "--package",
+    "sequential_wsh",
+    "--package",
+    "clinging_wsh",
+    "--package",
+    "runtime_wsh",
+];
 
 fn bench(arguments: &[&str]) -> ExitCode {
     let result = cargo(&["build", "--release"])

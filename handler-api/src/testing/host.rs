@@ -92,14 +92,7 @@ unsafe extern "C" fn log(_: *mut wsh_library, level: u32, message: *const u8, le
 
 unsafe extern "C" fn get_extension(_: *mut wsh_library, id: *const c_char) -> *const c_void {
     // SAFETY: wsh.h.
-    match unsafe { CStr::from_ptr(id) } {
-        id if id == abi::WSH_TIMER => (&raw const super::timers::TABLE).cast(),
-        id if id == abi::WSH_TOPIC => (&raw const super::topics::TABLE).cast(),
-        id if id == abi::WSH_METRIC => (&raw const super::metrics::TABLE).cast(),
-        id if id == abi::WSH_OFFLOAD => (&raw const super::offload::TABLE).cast(),
-        id if id == abi::WSH_CONFIG => (&raw const super::config::TABLE).cast(),
-        _ => std::ptr::null(),
-    }
+    super::extensions::find(unsafe { CStr::from_ptr(id) })
 }
 
 unsafe extern "C" fn upgrade_attribute(

@@ -24,6 +24,7 @@
 //! wrote with [`Fake::import`].
 
 mod config;
+mod extensions;
 mod host;
 mod metrics;
 mod offload;
@@ -39,6 +40,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use self::config::set_config;
+pub use self::extensions::{Server, set_server};
 pub use self::metrics::metric;
 pub use self::offload::run_offloaded;
 pub use self::reload::Stays;
@@ -58,10 +60,13 @@ pub struct Fake<H> {
 /// What a peer would get.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sent {
+    /// A whole text.
     Text(String),
+    /// A whole binary message.
     Binary(Vec<u8>),
     /// A part of a message, and whether it was the last.
     Fragment(Vec<u8>, bool),
+    /// A ping, with its payload.
     Ping(Vec<u8>),
     /// Code, 0 for an empty Close, and reason.
     Close(u16, String),
@@ -72,8 +77,11 @@ pub enum Sent {
 /// A refused upgrade.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
+    /// Of HTTP: 403 if the handler gave one that refuses nothing, 500 if it panicked.
     pub status: u16,
+    /// What the peer reads.
     pub body: String,
+    /// What the handler has added, names as it wrote them.
     pub headers: Vec<(String, String)>,
 }
 
@@ -98,6 +106,7 @@ impl<H: Face> Fake<H> {
         Self { request, reload: drain(), handler: PhantomData }
     }
 
+    /// Adds a header to the request.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.request.headers.push((name.to_ascii_lowercase(), value.to_owned()));
@@ -111,6 +120,7 @@ impl<H: Face> Fake<H> {
         self
     }
 
+    /// Where the request comes from; `192.0.2.1:50000` if nothing is said.
     #[must_use]
     pub fn peer(mut self, peer: SocketAddr) -> Self {
         self.request.peer = peer.to_string();
@@ -118,6 +128,9 @@ impl<H: Face> Fake<H> {
     }
 
     /// Asks the handler, and opens the session if it accepts.
+    ///
+    /// # Errors
+    /// The refusal, as the peer would read it.
     pub fn open(self) -> Result<FakeSession<H>, Rejected> {
         host::serve();
         let mut upgrade =

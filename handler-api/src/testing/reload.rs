@@ -46,6 +46,9 @@ impl<H: StartsEmpty> Fake<H> {
 impl<H: Face> Fake<H> {
     /// A session that comes with this state from code that is not in the test, an older version for instance. The subprotocol
     /// that was offered first counts as agreed.
+    ///
+    /// # Errors
+    /// Why the handler does not take it.
     pub fn import(self, from_version: u32, state: &[u8]) -> Result<FakeSession<H>, Stays> {
         host::serve();
         let chosen = (!self.request.protocols.is_empty()).then_some(0);
@@ -64,6 +67,9 @@ impl<H: Face> Fake<H> {
 impl<H: Face> FakeSession<H> {
     /// The library is replaced by one with the same code: the whole of what the server does then. The test goes on with the
     /// session, wherever it lives.
+    ///
+    /// # Errors
+    /// Why it stays where it was: the session goes on with the old object, or has failed after a panic.
     pub fn reload(&mut self) -> Result<(), Stays> {
         let state = self.export_state()?;
         self.import_state(self.reload.state_version, &state)
@@ -71,6 +77,12 @@ impl<H: Face> FakeSession<H> {
 
     /// The first half of a reload: the state is asked for. After `Ok` the object is frozen, and
     /// [`import_state`](Self::import_state) or [`cancel_export`](Self::cancel_export) comes next.
+    ///
+    /// # Errors
+    /// Why it stays where it was; the object is not frozen then.
+    ///
+    /// # Panics
+    /// The handler is not exported so that its sessions move, or the state is exported already.
     pub fn export_state(&mut self) -> Result<Vec<u8>, Stays> {
         let export_state = self.table().export_state.expect(HOW);
         assert!(!self.is_frozen, "the state of this session is exported already");
@@ -97,6 +109,12 @@ impl<H: Face> FakeSession<H> {
 
     /// The second half: the new code gets this state, which may also be one that the test made up. If it takes it, the old object
     /// is dropped and the session goes on with the new one; if not, the old one gets `cancel_export`.
+    ///
+    /// # Errors
+    /// Why it stays where it was.
+    ///
+    /// # Panics
+    /// The state was not exported before.
     pub fn import_state(&mut self, from_version: u32, state: &[u8]) -> Result<(), Stays> {
         assert!(self.is_frozen, "export_state comes before import_state");
         let old = self.shared.clone();
@@ -110,6 +128,9 @@ impl<H: Face> FakeSession<H> {
     }
 
     /// The new code did not take the state: the session goes on with the old object.
+    ///
+    /// # Panics
+    /// The state was not exported before.
     pub fn cancel_export(&mut self) {
         assert!(self.is_frozen, "export_state comes before cancel_export");
         self.is_frozen = false;

@@ -6,6 +6,7 @@ mod backpressure; // peers that do not read
 mod builds; // one handler, built in every way
 mod containment; // panics everywhere, and who is not hurt
 mod control; // config reloads, signals, the control socket
+mod faces; // handlers that are written from top to bottom
 mod files; // static files
 mod handlers; // libraries of every kind, sound and broken, and handlers that misbehave
 mod holding; // handlers that are not ready for more

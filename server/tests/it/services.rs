@@ -6,7 +6,7 @@ use std::time::Duration;
 use wshd::config::HandlerRules;
 use wshd::control::{Answer, Request, Status};
 
-use crate::support::{Client, TestServer, compile_c, handler_library};
+use crate::support::{Client, TestServer, compile_c, compile_c_with, handler_library};
 
 /// Another version of a library that does the same: what follows the last section of a file is never mapped.
 fn write_version(library: &Path, version: u8, file: &Path) {
@@ -66,6 +66,31 @@ fn timers_of_sessions_and_libraries_are_heard_in_c() {
     other.wait_for_end();
     // Its sixty-four timers end with it.
     client.close();
+}
+
+/// The table of callbacks only gets longer: an older library has the first of them, a newer one more than this server calls.
+#[test]
+fn timers_of_older_and_newer_libraries_are_heard_as_far_as_they_are_known() {
+    let server = TestServer::prepare(
+        |config| config.handlers.workers = 1,
+        |folder| {
+            compile_c_with("timers", folder, "short_wsh.so", &["-DSHORT", "-Wno-unused-function"]);
+            compile_c_with("timers", folder, "long_wsh.so", &["-DLONG"]);
+        },
+    )
+    .unwrap_or_else(|error| panic!("the server does not start: {error}"));
+    for path in ["/short", "/long"] {
+        let mut client = server.connect(path);
+        // Many times those of the library, which come every 5 ms.
+        for _ in 0..20 {
+            client.send_text("a");
+            assert_eq!(client.text(), "a", "{path}");
+        }
+        client.send_text("#");
+        let ticks = client.text();
+        assert_eq!(ticks != "0", path == "/long", "{path}: {ticks}");
+        client.close();
+    }
 }
 
 // ---- config ------------------------------------------------------------------------------------------------------------
