@@ -21,6 +21,7 @@ pub mod control;
 pub mod log;
 pub mod screen;
 pub mod server;
+pub mod tls;
 
 mod admission;
 mod generation;

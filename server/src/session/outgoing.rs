@@ -48,7 +48,7 @@ impl Outgoing {
     }
 
     /// Writes as much as the peer takes. `Ok(true)` when nothing is left.
-    pub(crate) fn write_to(&mut self, stream: &Stream, now: u32) -> Result<bool> {
+    pub(crate) fn write_to(&mut self, stream: &mut Stream, now: u32) -> Result<bool> {
         while self.len() > 0 {
             match stream.write(&self.bytes[self.sent..]) {
                 Ok(written) => {

@@ -16,5 +16,6 @@ mod project; // a new handler project, and a server that follows its sources
 mod reload; // new code under open connections
 mod services; // what a handler can ask of the server beyond its session
 mod shutdown; // the end of the server
-mod tidy;
-mod upgrade; // the opening handshake and its refusals // what the documents say about the code is true
+mod tidy; // what the documents say about the code is true
+mod tls; // the same inside of TLS, certificates, and clients that show theirs
+mod upgrade; // the opening handshake and its refusals
