@@ -32,12 +32,18 @@ enum Experiment {
         /// Rounds of each server; the median is reported
         #[arg(long, default_value_t = 7)]
         rounds: usize,
+        /// wshd with TLS beside wshd without
+        #[arg(long)]
+        tls: bool,
     },
     /// Resident memory per idle connection
     Idle {
         /// 500 connections instead of 10,000
         #[arg(long)]
         quick: bool,
+        /// wshd with TLS beside wshd without
+        #[arg(long)]
+        tls: bool,
     },
     /// Handlers that are replaced under thousands of connections; libraries loaded and unloaded thousands of times; files that are
     /// written badly
@@ -74,8 +80,8 @@ enum Soak {
 
 fn main() -> std::process::ExitCode {
     let result = match Cli::parse().experiment {
-        Experiment::Echo { quick, rounds } => echo::run(quick, rounds),
-        Experiment::Idle { quick } => idle::run(quick),
+        Experiment::Echo { quick, rounds, tls } => echo::run(quick, rounds, tls),
+        Experiment::Idle { quick, tls } => idle::run(quick, tls),
         Experiment::Soak { soak: Soak::Reload { quick } } => soak::reload::run(quick),
         Experiment::Soak { soak: Soak::Unload { quick } } => soak::unload::run(quick),
         Experiment::Soak { soak: Soak::Writes { quick } } => soak::writes::run(quick),
