@@ -420,8 +420,17 @@ impl Control {
             handlers: handlers.collect(),
             refused: self.registry.refused().into_iter().map(refused).collect(),
             retained: self.registry.retained().iter().map(retained).collect(),
-            notes: self.registry.notes().iter().chain(&self.watch_notes).cloned().collect(),
+            notes: self.notes(),
         }
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let mut notes: Vec<_> = self.registry.notes().iter().chain(&self.watch_notes).cloned().collect();
+        if !self.config.listen.speaks_tls() && self.config.tls.files().next().is_some() {
+            let text = "[tls] names files, but no port speaks TLS: set listen.tls (-t) or listen.tls_port";
+            notes.push(text.to_owned());
+        }
+        notes
     }
 
     // ---- the end -------------------------------------------------------------------------------------------------------

@@ -567,6 +567,18 @@ fn certificates_are_rotated_without_a_failed_handshake() {
 }
 
 #[test]
+fn certificates_that_no_port_uses_are_noted() {
+    let authority = Authority::new();
+    let files = authority.files("server", &authority.pair("server", &["localhost"]));
+    let server = TestServer::with(&["echo"], |config| {
+        speak_tls(config, &[files]);
+        config.listen.tls = false;
+    });
+    let notes = server.status().notes.join("\n");
+    assert!(notes.contains("no port speaks TLS") && notes.contains("listen.tls_port"), "{notes}");
+}
+
+#[test]
 fn a_bad_pair_leaves_the_old_one_and_says_so() {
     let secure = Secure::start(&["echo"]);
     let old = shown(&secure.tls());
