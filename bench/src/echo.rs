@@ -22,28 +22,26 @@ struct Round {
     messages_per_second: f64,
 }
 
-pub(crate) fn run(quick: bool, rounds: usize) -> Result<()> {
+pub(crate) fn run(quick: bool, rounds: usize, tls: bool) -> Result<()> {
+    let [one, other] = if tls { [Kind::WshdTls, Kind::Wshd] } else { [Kind::Wshd, Kind::TokioTungstenite] };
     pin_generator();
     let (rounds, time) =
         if quick { (1, Duration::from_millis(300)) } else { (rounds.max(1), Duration::from_secs(2)) };
     println!(
         "CPU time of the server per echoed message; median of {rounds} alternating rounds of {time:?}\n"
     );
-    println!("| workload | wshd ns | wshd msg/s | tokio-tungstenite ns | tokio-tungstenite msg/s | ratio |");
+    let (name, other_name) = (one.name(), other.name());
+    println!("| workload | {name} ns | {name} msg/s | {other_name} ns | {other_name} msg/s | ratio |");
     println!("|---|---|---|---|---|---|");
     for (name, load) in WORKLOADS {
         let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..rounds {
             // A, B, B, A, ...: what drifts during a run meets both alike.
-            let order = if round % 2 == 0 {
-                [Kind::Wshd, Kind::TokioTungstenite]
-            } else {
-                [Kind::TokioTungstenite, Kind::Wshd]
-            };
+            let order = if round % 2 == 0 { [one, other] } else { [other, one] };
             let mut cost = [0.0; 2];
             for kind in order {
                 let measured = measure(kind, load, time)?;
-                let (index, list) = if kind == Kind::Wshd { (0, &mut ours) } else { (1, &mut theirs) };
+                let (index, list) = if kind == one { (0, &mut ours) } else { (1, &mut theirs) };
                 cost[index] = measured.cpu_nanos_per_message;
                 list.push(measured);
             }
@@ -65,7 +63,7 @@ pub(crate) fn run(quick: bool, rounds: usize) -> Result<()> {
 
 fn measure(kind: Kind, load: Load, time: Duration) -> Result<Round> {
     let target = Target::start(kind)?;
-    let peers = Peers::connect(target.address(), "/echo", load.connections)?;
+    let peers = Peers::connect_to(&target, "/echo", load.connections)?;
     let mut before = 0;
     let warm_up = time / 4;
     let messages = load::run(peers, load, warm_up, time, || {

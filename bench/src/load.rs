@@ -2,10 +2,19 @@
 
 use std::io::{Error, Read, Result, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustls::client::Resumption;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use crate::target::Target;
 
 /// What each connection sends.
 #[derive(Debug, Clone, Copy)]
@@ -20,20 +29,43 @@ pub(crate) struct Load {
 /// Connections that completed their opening handshake.
 #[derive(Debug)]
 pub(crate) struct Peers {
-    streams: Vec<TcpStream>,
+    streams: Vec<Stream>,
+}
+
+/// One of them, from the generator's side.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 impl Peers {
+    /// Connects to a server under measurement, by TLS if it speaks it.
+    pub(crate) fn connect_to(target: &Target, path: &str, count: usize) -> Result<Self> {
+        let config = target.certificate().map(|certificate| trusting(&certificate)).transpose()?;
+        Self::connect_with(target.address(), path, count, config.as_ref())
+    }
+
     pub(crate) fn connect(address: SocketAddr, path: &str, count: usize) -> Result<Self> {
+        Self::connect_with(address, path, count, None)
+    }
+
+    fn connect_with(
+        address: SocketAddr,
+        path: &str,
+        count: usize,
+        config: Option<&Arc<ClientConfig>>,
+    ) -> Result<Self> {
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         );
         let mut streams = Vec::with_capacity(count);
         for _ in 0..count {
-            let mut stream = TcpStream::connect(address)?;
+            let stream = TcpStream::connect(address)?;
             stream.set_nodelay(true)?;
             stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+            let mut stream = Stream::over(stream, config)?;
             stream.write_all(request.as_bytes())?;
             let answer = read_head(&mut stream)?;
             if !answer.starts_with("HTTP/1.1 101") {
@@ -44,8 +76,10 @@ impl Peers {
         Ok(Self { streams })
     }
 
+    /// Those without TLS.
     pub(crate) fn into_streams(self) -> Vec<TcpStream> {
-        self.streams
+        let plain = |stream| if let Stream::Plain(socket) = stream { Some(socket) } else { None };
+        self.streams.into_iter().filter_map(plain).collect()
     }
 
     /// Sends one binary message of so many bytes on every connection, one after another, and reads its echo.
@@ -62,7 +96,79 @@ impl Peers {
     }
 }
 
-fn read_head(stream: &mut TcpStream) -> Result<String> {
+/// A client that takes this one certificate.
+fn trusting(certificate: &Path) -> Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    let certificate = CertificateDer::from_pem_slice(&std::fs::read(certificate)?).map_err(Error::other)?;
+    roots.add(certificate).map_err(Error::other)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let mut config = builder.map_err(Error::other)?.with_root_certificates(roots).with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+impl Stream {
+    fn over(socket: TcpStream, config: Option<&Arc<ClientConfig>>) -> Result<Self> {
+        let Some(config) = config else { return Ok(Self::Plain(socket)) };
+        let name = ServerName::try_from("localhost").map_err(Error::other)?;
+        let mut connection = ClientConnection::new(config.clone(), name).map_err(Error::other)?;
+        connection.set_buffer_limit(None);
+        Ok(Self::Tls(Box::new(StreamOwned::new(connection, socket))))
+    }
+
+    /// Reads once from the socket, which has said that there is something. `None` if it was no whole record.
+    fn read_once(&mut self, buffer: &mut [u8]) -> Result<Option<usize>> {
+        let Self::Tls(stream) = self else { return self.read(buffer).map(Some) };
+        if stream.conn.read_tls(&mut stream.sock)? == 0 {
+            return Ok(Some(0));
+        }
+        stream.conn.process_new_packets().map_err(Error::other)?;
+        Ok(self.read_decrypted(buffer))
+    }
+
+    /// What was read with something else, if there is any left.
+    fn read_decrypted(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        let Self::Tls(stream) = self else { return None };
+        stream.conn.reader().read(buffer).ok().filter(|count| *count > 0)
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        match self {
+            Self::Plain(socket) => socket.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Plain(socket) => socket.as_fd(),
+            Self::Tls(stream) => stream.sock.as_fd(),
+        }
+    }
+}
+
+fn read_head(stream: &mut Stream) -> Result<String> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -113,16 +219,20 @@ pub(crate) fn run(
             let index = event.data.u64() as usize;
             let stream = &mut streams[index];
             let wanted = (answer.len() - expected[index]).min(buffer.len());
-            let received = stream.read(&mut buffer[..wanted])?;
-            if received == 0 {
-                return Err(Error::other("the server closed a connection"));
-            }
-            check(&buffer[..received], &answer[expected[index]..expected[index] + received])?;
-            expected[index] += received;
-            if expected[index] == answer.len() {
-                expected[index] = 0;
-                messages += load.depth as u64;
-                stream.write_all(&question)?;
+            let mut read = stream.read_once(&mut buffer[..wanted])?;
+            while let Some(received) = read {
+                if received == 0 {
+                    return Err(Error::other("the server closed a connection"));
+                }
+                check(&buffer[..received], &answer[expected[index]..expected[index] + received])?;
+                expected[index] += received;
+                if expected[index] == answer.len() {
+                    expected[index] = 0;
+                    messages += load.depth as u64;
+                    stream.write_all(&question)?;
+                }
+                let wanted = (answer.len() - expected[index]).min(buffer.len());
+                read = stream.read_decrypted(&mut buffer[..wanted]);
             }
         }
     }

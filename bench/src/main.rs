@@ -33,6 +33,9 @@ enum Experiment {
         /// Rounds of each server; the median is reported
         #[arg(long, default_value_t = 7)]
         rounds: usize,
+        /// wshd with TLS beside wshd without
+        #[arg(long)]
+        tls: bool,
     },
     /// CPU time per delivery, one publisher and a thousand subscribers, beside a stock tokio-tungstenite server
     Fanout {
@@ -48,6 +51,9 @@ enum Experiment {
         /// 500 connections instead of 10,000
         #[arg(long)]
         quick: bool,
+        /// wshd with TLS beside wshd without
+        #[arg(long)]
+        tls: bool,
     },
     /// Handlers that panic; handlers that are replaced under thousands of connections; libraries loaded and unloaded thousands of
     /// times; files that are written badly
@@ -94,9 +100,9 @@ enum Soak {
 
 fn main() -> std::process::ExitCode {
     let result = match Cli::parse().experiment {
-        Experiment::Echo { quick, rounds } => echo::run(quick, rounds),
+        Experiment::Echo { quick, rounds, tls } => echo::run(quick, rounds, tls),
         Experiment::Fanout { quick, rounds } => fanout::run(quick, rounds),
-        Experiment::Idle { quick } => idle::run(quick),
+        Experiment::Idle { quick, tls } => idle::run(quick, tls),
         Experiment::Soak { soak: Soak::Panics { quick } } => soak::panics::run(quick),
         Experiment::Soak { soak: Soak::Reload { quick } } => soak::reload::run(quick),
         Experiment::Soak { soak: Soak::Unload { quick } } => soak::unload::run(quick),

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Error, Result};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// The core that servers run on; the generator has the other one.
@@ -11,6 +11,7 @@ const SERVER_CORE: usize = 0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Wshd,
+    WshdTls,
     TokioTungstenite,
     /// Tells everybody what one says.
     TokioBroadcast,
@@ -20,6 +21,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Wshd => "wshd",
+            Self::WshdTls => "wshd with TLS",
             Self::TokioTungstenite | Self::TokioBroadcast => "tokio-tungstenite",
         }
     }
@@ -30,8 +32,9 @@ impl Kind {
 pub(crate) struct Target {
     child: Child,
     address: SocketAddr,
+    kind: Kind,
     // Holds the config and the staged libraries; removed after the process.
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Target {
@@ -47,7 +50,7 @@ impl Target {
                 }
                 command
             }
-            Kind::Wshd => {
+            Kind::Wshd | Kind::WshdTls => {
                 let release = own.parent().expect("an executable is in a folder").to_owned();
                 let handlers = folder.path().join("handlers");
                 std::fs::create_dir(&handlers)?;
@@ -63,7 +66,13 @@ impl Target {
                      [log]\nlevel = \"error\"\n"
                 );
                 std::fs::write(&config, text)?;
-                let mut command = pinned(release.join("wshd"));
+                let program = release.join("wshd");
+                let mut command = pinned(program.clone());
+                if kind == Kind::WshdTls {
+                    make_certificate(&program, folder.path())?;
+                    command.arg("--tls").arg("--certificate").arg(folder.path().join("cert.pem"));
+                    command.arg("--private-key").arg(folder.path().join("key.pem"));
+                }
                 command.arg("--config").arg(config);
                 command
             }
@@ -75,11 +84,16 @@ impl Target {
             .map_while(Result::ok)
             .find_map(|line| line.split("listening on ").nth(1)?.split_whitespace().next()?.parse().ok())
             .ok_or_else(|| Error::other(format!("{} ended before it said where it listens", kind.name())))?;
-        Ok(Self { child, address, _folder: folder })
+        Ok(Self { child, address, kind, folder })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The certificate that it shows, if it speaks TLS.
+    pub(crate) fn certificate(&self) -> Option<PathBuf> {
+        (self.kind == Kind::WshdTls).then(|| self.folder.path().join("cert.pem"))
     }
 
     /// CPU time of all threads so far, user and system, in nanoseconds.
@@ -109,6 +123,12 @@ impl Drop for Target {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn make_certificate(program: &Path, folder: &Path) -> Result<()> {
+    let mut command = Command::new(program);
+    command.args(["cert", "localhost"]).current_dir(folder).stdout(Stdio::null());
+    if command.status()?.success() { Ok(()) } else { Err(Error::other("there is no certificate")) }
 }
 
 fn pinned(program: PathBuf) -> Command {

@@ -262,6 +262,16 @@ impl Socket {
         message.lend(|message| self.in_turn().publish(topic, message))
     }
 
+    /// As [`Upgrade::is_secure`](crate::Upgrade::is_secure).
+    pub fn is_secure(&self) -> bool {
+        self.in_turn().is_secure()
+    }
+
+    /// As [`Upgrade::tls_subject`](crate::Upgrade::tls_subject).
+    pub fn tls_subject(&self) -> Option<String> {
+        self.in_turn().tls_subject().map(str::to_owned)
+    }
+
     /// A handle to this session, for any thread and any time.
     pub fn handle(&self) -> Handle {
         self.in_turn().handle()

@@ -63,6 +63,22 @@ impl Upgrade {
         self.attribute(abi::WSH_PEER)?.parse().ok()
     }
 
+    /// Whether the connection is TLS's: `wss://`.
+    pub fn is_secure(&self) -> bool {
+        self.attribute(abi::WSH_SCHEME) == Some("wss")
+    }
+
+    /// The subject of the peer's certificate as RFC 4514 writes it, `CN=Ann,O=Example`. The server has verified it; `None` if the
+    /// peer showed none, which only `tls.client_auth = "required"` in the server's config rules out.
+    pub fn tls_subject(&self) -> Option<&str> {
+        self.attribute(abi::WSH_TLS_SUBJECT)
+    }
+
+    /// The alternative names of the peer's certificate, each behind its kind: `DNS:`, `email:`, `URI:` or `IP:`.
+    pub fn tls_names(&self) -> impl Iterator<Item = &str> {
+        self.attribute(abi::WSH_TLS_NAMES).unwrap_or_default().lines()
+    }
+
     /// The subprotocols that the peer offers, in its order of preference.
     pub fn protocols(&self) -> impl Iterator<Item = &str> {
         (0..).map_while(|index| {

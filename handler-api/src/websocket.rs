@@ -158,6 +158,21 @@ impl WebSocket {
         Handle { raw: NonNull::new(raw).expect("the host never answers NULL (wsh.h)") }
     }
 
+    /// As [`Upgrade::is_secure`](crate::Upgrade::is_secure).
+    pub fn is_secure(&self) -> bool {
+        self.attribute(abi::WSH_SCHEME) == Some("wss")
+    }
+
+    /// As [`Upgrade::tls_subject`](crate::Upgrade::tls_subject).
+    pub fn tls_subject(&self) -> Option<&str> {
+        self.attribute(abi::WSH_TLS_SUBJECT)
+    }
+
+    /// As [`Upgrade::tls_names`](crate::Upgrade::tls_names).
+    pub fn tls_names(&self) -> impl Iterator<Item = &str> {
+        self.attribute(abi::WSH_TLS_NAMES).unwrap_or_default().lines()
+    }
+
     fn attribute(&self, attribute: u32) -> Option<&str> {
         let value = host::ask(|slot| {
             // SAFETY: as in `abort`; the slot is writable.

@@ -38,6 +38,30 @@ pub struct Cli {
     #[arg(short, long, value_name = "FOLDER", alias = "document_root", global = true)]
     pub document_root: Option<PathBuf>,
 
+    /// Speak TLS on the port: wss:// and https://, nothing else
+    #[arg(short, long, global = true)]
+    pub tls: bool,
+
+    /// Certificate chain in PEM; may be repeated, each with its key: a peer gets the one for the name it asks for
+    #[arg(short, long, value_name = "FILE", global = true)]
+    pub certificate: Vec<PathBuf>,
+
+    /// Private key in PEM, which only its owner may read
+    #[arg(short = 'k', long, value_name = "FILE", alias = "private_key", global = true)]
+    pub private_key: Vec<PathBuf>,
+
+    /// Ask clients for a certificate, and serve none without
+    #[arg(long, global = true)]
+    pub tls_client_auth: bool,
+
+    /// With --tls-client-auth: also serve clients that have no certificate
+    #[arg(long, global = true, requires = "tls_client_auth")]
+    pub tls_client_cert_optional: bool,
+
+    /// Certificates that may sign those of clients, in PEM
+    #[arg(long, value_name = "FILE", global = true)]
+    pub tls_client_ca: Option<PathBuf>,
+
     /// Config file; config/config.toml explains every key
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
@@ -74,6 +98,12 @@ pub enum Command {
     },
     /// Have the running server stop as with SIGTERM
     Stop,
+    /// Make a certificate for development, cert.pem and key.pem in this folder
+    Cert {
+        /// Names and addresses of this machine, such as localhost or 127.0.0.1
+        #[arg(required = true)]
+        hosts: Vec<String>,
+    },
     /// Write a handler project NAME_wsh that builds, with a test
     New {
         /// Its resource path without the slash, such as chat
@@ -104,6 +134,9 @@ Examples:
   wshd -p 9998 -w handlers
       Serve the libraries in the folder handlers:
       libecho_wsh.so answers on ws://localhost:9998/echo
+
+  wshd cert localhost && wshd -t -c cert.pem -k key.pem
+      The same with TLS, on wss://localhost:9998
 
   wshd --config /srv/chat/config.toml configtest
       Check a config file and the libraries it names, without serving
@@ -144,6 +177,10 @@ mod tests {
         let long = "wshd --port=9998 --websock-handlers a --websock_handlers b --document_root www --server-host ::1 --server_host localhost";
         assert_eq!(parse(long).unwrap(), short);
         assert_eq!(parse("wshd").unwrap(), Cli::default());
+        let tls = "wshd -t -c cert.pem -k key.pem --tls-client-auth --tls-client-cert-optional --tls-client-ca ca.pem";
+        let long = "wshd --tls --certificate cert.pem --private_key key.pem --tls-client-auth --tls-client-cert-optional --tls-client-ca ca.pem";
+        assert_eq!(parse(tls).unwrap(), parse(long).unwrap());
+        parse("wshd -t --tls-client-cert-optional").unwrap_err();
     }
 
     /// Flags stand before or after the subcommand.

@@ -2,17 +2,17 @@
 //!
 //! Not a public API: the items are `pub` for the binary, the tests and the benchmarks.
 //!
-//! The modules stand in the order a byte travels. *Front threads* run `listener`, `http` and `router`: they accept, speak HTTP,
-//! and ask the worker that will serve the peer whether its handler wants it. Then the stream is handed over, and from there on
-//! everything happens on one *worker* of the route's generation: `generation`, `session`, the crate `wshd_protocol`, and
-//! through `handler` the code of the library. Beside the path stands what changes while it runs: `cli`, `config`, `control`,
+//! The modules stand in the order a byte travels. *Front threads* run `listener`, `tls`, `http` and `router`: they accept, shake
+//! hands, speak HTTP, and ask the worker that will serve the peer whether its handler wants it. Then the stream is handed over, and
+//! from there on everything happens on one *worker* of the route's generation: `generation`, `session`, the crate `wshd_protocol`,
+//! and through `handler` the code of the library. Beside the path stands what changes while it runs: `cli`, `config`, `control`,
 //! `registry`.
 //!
 //! ```text
-//! listener -> http -> router -> [hand-over] -> generation -> session <=> wshd_protocol
-//!                                                               |  ^
-//!                                                               v  | outgoing (bounded)
-//!                                                           handler -- C ABI -- libNAME_wsh.so
+//! listener -> (tls) -> http -> router -> [hand-over] -> generation -> session <=> wshd_protocol
+//!                                                                        |  ^
+//!                                                                        v  | outgoing (bounded)
+//!                                                                    handler -- C ABI -- libNAME_wsh.so
 //! ```
 
 pub mod cli;
@@ -21,6 +21,7 @@ pub mod control;
 pub mod log;
 pub mod screen;
 pub mod server;
+pub mod tls;
 
 mod admission;
 mod generation;

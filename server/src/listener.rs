@@ -6,6 +6,7 @@ use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -22,6 +23,7 @@ use crate::http::Front;
 pub(crate) struct Listener {
     socket: TcpListener,
     address: SocketAddr,
+    tls: bool,
 }
 
 /// Why an address could not be had.
@@ -61,21 +63,22 @@ impl std::error::Error for BindError {}
 
 /// Binds every host. Port 0 lets the system choose once; the other hosts get the same number.
 pub(crate) fn bind_all(config: &Config) -> Result<Vec<Listener>, BindError> {
-    let mut port = config.listen.port;
     let mut listeners: Vec<Listener> = Vec::new();
-    for host in &config.listen.hosts {
-        let error = |cause| BindError { host: host.to_string(), port, cause, own: None };
-        for address in addresses(host, port).map_err(error)? {
-            match Listener::bind(address, config) {
-                Ok(listener) => {
-                    port = listener.address.port();
-                    listeners.push(listener);
+    for (mut port, tls) in config.listen.ports() {
+        for host in &config.listen.hosts {
+            let error = |cause| BindError { host: host.to_string(), port, cause, own: None };
+            for address in addresses(host, port).map_err(error)? {
+                match Listener::bind(address, tls, config) {
+                    Ok(listener) => {
+                        port = listener.address.port();
+                        listeners.push(listener);
+                    }
+                    // "Every address" on a machine without IPv6 means every IPv4 address.
+                    Err(cause) if is_unspecified_v6(address) && lacks_ipv6(&cause) => {
+                        debug!("this machine has no IPv6: {cause}");
+                    }
+                    Err(cause) => return Err(BindError { host: host.to_string(), port, cause, own: None }),
                 }
-                // "Every address" on a machine without IPv6 means every IPv4 address.
-                Err(cause) if is_unspecified_v6(address) && lacks_ipv6(&cause) => {
-                    debug!("this machine has no IPv6: {cause}");
-                }
-                Err(cause) => return Err(BindError { host: host.to_string(), port, cause, own: None }),
             }
         }
     }
@@ -86,22 +89,23 @@ pub(crate) fn bind_all(config: &Config) -> Result<Vec<Listener>, BindError> {
 #[derive(Debug)]
 pub(crate) struct Rebound {
     pub(crate) new: Vec<Listener>,
-    /// Addresses that were bound before and still are wanted.
-    pub(crate) kept: Vec<SocketAddr>,
+    /// Addresses that were bound before and still are wanted, and whether they are to speak TLS from now on.
+    pub(crate) kept: Vec<(SocketAddr, bool)>,
 }
 
 /// Binds what is wanted and not bound yet, beside what is bound. Fails as a whole: then nothing has changed.
 pub(crate) fn bind_beside(config: &Config, bound: &[SocketAddr]) -> Result<Rebound, BindError> {
     let mut rebound = Rebound { new: Vec::new(), kept: Vec::new() };
-    let port = config.listen.port;
-    for host in &config.listen.hosts {
+    let wanted =
+        config.listen.ports().flat_map(|port| config.listen.hosts.iter().map(move |host| (port, host)));
+    for ((port, tls), host) in wanted {
         let error = |cause, own| BindError { host: host.to_string(), port, cause, own };
         for address in addresses(host, port).map_err(|cause| error(cause, None))? {
             if bound.contains(&address) {
-                rebound.kept.push(address);
+                rebound.kept.push((address, tls));
                 continue;
             }
-            match Listener::bind(address, config) {
+            match Listener::bind(address, tls, config) {
                 Ok(listener) => rebound.new.push(listener),
                 Err(cause) if is_unspecified_v6(address) && lacks_ipv6(&cause) => {}
                 Err(cause) => {
@@ -118,29 +122,50 @@ pub(crate) fn bind_beside(config: &Config, bound: &[SocketAddr]) -> Result<Rebou
     Ok(rebound)
 }
 
+#[derive(Debug)]
+struct Accepting {
+    address: SocketAddr,
+    /// Whether those who are accepted from now on speak TLS.
+    tls: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
 /// The listeners that accept.
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
-    accepting: Vec<(SocketAddr, JoinHandle<()>)>,
+    accepting: Vec<Accepting>,
     closing: Vec<JoinHandle<()>>,
 }
 
 impl Listeners {
     /// Begins to accept.
     pub(crate) fn add(&mut self, listener: Listener, admission: &Arc<Admission>, front: &Arc<Front>) {
-        let address = listener.address();
-        let front = front.clone();
-        let serve = move |stream, permit| front.clone().serve(stream, permit);
-        self.accepting.push((address, tokio::spawn(listener.run(admission.clone(), serve))));
+        let (address, tls) = (listener.address(), Arc::new(AtomicBool::new(listener.tls)));
+        let (front, speaks_tls) = (front.clone(), tls.clone());
+        let serve =
+            move |stream, permit| front.clone().serve(stream, permit, speaks_tls.load(Ordering::Relaxed));
+        let task = tokio::spawn(listener.run(admission.clone(), serve));
+        self.accepting.push(Accepting { address, tls, task });
     }
 
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
-        self.accepting.iter().map(|(address, _)| *address).collect()
+        self.accepting.iter().map(|accepting| accepting.address).collect()
+    }
+
+    /// Those that speak TLS.
+    pub(crate) fn tls_addresses(&self) -> Vec<SocketAddr> {
+        let speaks_tls = |accepting: &&Accepting| accepting.tls.load(Ordering::Relaxed);
+        self.accepting.iter().filter(speaks_tls).map(|accepting| accepting.address).collect()
     }
 
     /// Closes all listeners but these. What they have accepted goes on.
-    pub(crate) fn keep(&mut self, kept: &[SocketAddr]) {
-        for (_, task) in self.accepting.extract_if(.., |(address, _)| !kept.contains(address)) {
+    pub(crate) fn keep(&mut self, kept: &[(SocketAddr, bool)]) {
+        let is_gone = |accepting: &mut Accepting| {
+            let tls = kept.iter().find(|(address, _)| *address == accepting.address).map(|(_, tls)| *tls);
+            accepting.tls.store(tls.unwrap_or_default(), Ordering::Relaxed);
+            tls.is_none()
+        };
+        for Accepting { task, .. } in self.accepting.extract_if(.., is_gone) {
             task.abort();
             self.closing.push(task);
         }
@@ -175,7 +200,7 @@ fn lacks_ipv6(cause: &io::Error) -> bool {
 }
 
 impl Listener {
-    fn bind(address: SocketAddr, config: &Config) -> io::Result<Self> {
+    fn bind(address: SocketAddr, tls: bool, config: &Config) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {
             // IPv4 has its own listener, so that both show their addresses as they are.
@@ -192,7 +217,7 @@ impl Listener {
         socket.listen(i32::try_from(config.listen.backlog).unwrap_or(i32::MAX))?;
         let socket = TcpListener::from_std(socket.into())?;
         let address = socket.local_addr()?;
-        Ok(Self { socket, address })
+        Ok(Self { socket, address, tls })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -28,6 +28,15 @@ fn main() -> ExitCode {
             Err(error) => fail(&error),
         };
     }
+    if let Some(Command::Cert { hosts }) = &cli.command {
+        return match wshd::tls::make_certificate(hosts, Path::new("")) {
+            Ok(pair) => {
+                print!("{pair}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(&error),
+        };
+    }
     let config = Config::load(&cli);
     let request = match &cli.command {
         Some(Command::Reload { handler }) => Some(Request::Reload(handler.clone())),
@@ -154,9 +163,12 @@ async fn first_of(terminate: &mut Signal, interrupt: &mut Signal) {
 }
 
 fn configtest(config: &Config) -> ExitCode {
+    if let Err(error) = wshd::tls::check(config) {
+        return fail(&error);
+    }
     match registry::check_all(config) {
         Ok(checked) => {
-            print!("{}", screen::checked(&checked, config.listen.port));
+            print!("{}", screen::checked(&checked, &config.listen));
             if checked.refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => fail(&error),

@@ -1,21 +1,38 @@
 //! What the server says when it starts: where it listens, what it serves from which file, what it refused and why.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 
+use crate::config::Listen;
 use crate::control::Status;
 use crate::registry::Checked;
 
 /// The screen of a server that runs.
 pub fn started(status: &Status) -> String {
     let mut out = format!("wshd {} is ready\n\n", env!("CARGO_PKG_VERSION"));
-    let port = status.listening.first().map_or(0, std::net::SocketAddr::port);
+    let is_tls = |address: &SocketAddr| status.listening_tls.contains(address);
+    let mut ports: Vec<(u16, bool)> = Vec::new();
     for address in &status.listening {
-        let everywhere = if address.ip().is_unspecified() { "  (every address of this machine)" } else { "" };
-        let _ = writeln!(out, "  listening on {address}{everywhere}");
+        let port = (address.port(), is_tls(address));
+        if !ports.contains(&port) {
+            ports.push(port);
+        }
+        let notes = match (address.ip().is_unspecified(), port.1) {
+            (true, true) => "  (TLS; every address of this machine)",
+            (true, false) => "  (every address of this machine)",
+            (false, true) => "  (TLS)",
+            (false, false) => "",
+        };
+        let _ = writeln!(out, "  listening on {address}{notes}");
+    }
+    for certificate in &status.certificates {
+        let names = certificate.names.join(" ");
+        let _ = writeln!(out, "  certificate  {}  {names}", certificate.file.display());
     }
     if let Some(root) = &status.document_root {
-        let _ = writeln!(out, "  pages        http://localhost:{port}/ from {}", root.display());
+        let urls: Vec<_> = ports.iter().map(|port| format!("{}/", url("http", *port))).collect();
+        let _ = writeln!(out, "  pages        {} from {}", urls.join(" "), root.display());
     }
     let routes: Vec<_> = status
         .handlers
@@ -25,7 +42,7 @@ pub fn started(status: &Status) -> String {
             Some((handler.path.as_str(), file, active.version.as_str()))
         })
         .collect();
-    handlers(&mut out, port, &routes);
+    handlers(&mut out, &ports, &routes);
     let files: Vec<_> =
         status.refused.iter().map(|refused| (refused.file.as_path(), refused.reason.as_str())).collect();
     refused(&mut out, &files, &status.notes);
@@ -33,30 +50,39 @@ pub fn started(status: &Status) -> String {
 }
 
 /// The screen of `wshd configtest`.
-pub fn checked(checked: &Checked, port: u16) -> String {
+pub fn checked(checked: &Checked, listen: &Listen) -> String {
     let mut out = String::from("the config is sound\n");
     let routes: Vec<_> = checked
         .sound
         .iter()
         .map(|(path, file, info)| (path.as_str(), file.as_path(), info.version.as_str()))
         .collect();
-    handlers(&mut out, port, &routes);
+    handlers(&mut out, &listen.ports().collect::<Vec<_>>(), &routes);
     let files: Vec<_> =
         checked.refused.iter().map(|refused| (refused.path.as_path(), refused.reason.as_str())).collect();
     refused(&mut out, &files, &checked.notes);
     out
 }
 
-fn handlers(out: &mut String, port: u16, routes: &[(&str, &Path, &str)]) {
+/// The address of a port, and whether it speaks TLS, for a browser on this machine.
+fn url(scheme: &str, (port, tls): (u16, bool)) -> String {
+    format!("{scheme}{}://localhost:{port}", if tls { "s" } else { "" })
+}
+
+fn handlers(out: &mut String, ports: &[(u16, bool)], routes: &[(&str, &Path, &str)]) {
     out.push_str("\n  handlers\n");
     if routes.is_empty() {
         out.push_str("    none\n");
     }
-    let urls: Vec<_> = routes.iter().map(|(path, ..)| format!("ws://localhost:{port}{path}")).collect();
+    let first = url("ws", ports.first().copied().unwrap_or_default());
+    let urls: Vec<_> = routes.iter().map(|(path, ..)| format!("{first}{path}")).collect();
     let width = urls.iter().map(String::len).max().unwrap_or(0);
     for (url, (_, file, version)) in urls.iter().zip(routes) {
         let version = if version.is_empty() { String::new() } else { format!("  {version}") };
         let _ = writeln!(out, "    {url:width$}  {}{version}", file.display());
+    }
+    for port in ports.iter().skip(1) {
+        let _ = writeln!(out, "    and the same on {}", url("ws", *port));
     }
 }
 

@@ -50,31 +50,39 @@ impl Clients {
         Self { node, python }
     }
 
-    /// Starts the release build once and runs every suite against it; in the end it has to stop cleanly.
+    /// Runs every suite against the release build, without TLS and with it; in the end it has to stop cleanly.
     pub(crate) fn run_all(&self, steps: &mut Steps) {
+        for scheme in ["ws", "wss"] {
+            self.run_over(scheme, steps);
+        }
+    }
+
+    fn run_over(&self, scheme: &str, steps: &mut Steps) {
+        let suites = ["Node ws", "Chromium", "Python websockets"];
+        let [ws, chromium, python] = suites.map(|suite| format!("client over {scheme}: {suite}"));
         let mut server = None;
-        steps.run("start the release build", || {
-            server = Some(Server::start()?);
+        steps.run(&format!("start the release build, {scheme}"), || {
+            server = Some(Server::start(scheme)?);
             Ok(())
         });
         let Some(server) = server else {
-            for suite in ["client: Node ws", "client: Chromium", "client: Python websockets"] {
+            for suite in [&ws, &chromium, &python] {
                 steps.fail(suite, "the server did not start");
             }
             return;
         };
         let url = server.url.clone();
         if self.node {
-            steps.run("client: Node ws", || node_test("ws.test.mjs", &url));
-            steps.run("client: Chromium", || node_test("browser.test.mjs", &url));
+            steps.run(&ws, || node_test("ws.test.mjs", &url));
+            steps.run(&chromium, || node_test("browser.test.mjs", &url));
         } else {
-            steps.fail("client: Node ws", "it is not installed");
-            steps.fail("client: Chromium", "it is not installed");
+            steps.fail(&ws, "it is not installed");
+            steps.fail(&chromium, "it is not installed");
         }
         if self.python {
-            steps.run("client: Python websockets", || python_test(&url));
+            steps.run(&python, || python_test(&url));
         } else {
-            steps.fail("client: Python websockets", "it is not installed");
+            steps.fail(&python, "it is not installed");
         }
         steps.run("stop the release build with SIGTERM", || server.stop());
     }
@@ -87,17 +95,28 @@ fn node_test(file: &str, url: &str) -> StepResult {
     if let Some(chromium) = needs::find("chromium") {
         node.env("CHROMIUM", chromium);
     }
+    if url.starts_with("wss:") {
+        node.env("NODE_EXTRA_CA_CERTS", certificates().join("cert.pem"));
+    }
     run(&mut node)
 }
 
 fn python_test(url: &str) -> StepResult {
     let mut python = Command::new(folder("python").join("venv/bin/python"));
     python.args(["-m", "unittest", "-v", "test_websockets"]).current_dir(folder("python"));
+    if url.starts_with("wss:") {
+        python.env("SSL_CERT_FILE", certificates().join("cert.pem"));
+    }
     run(python.env("WSHD_URL", url))
 }
 
 fn source(client: &str) -> PathBuf {
     root().join("server/tests/clients").join(client)
+}
+
+/// Where the pair is that `wshd cert` makes for a run.
+fn certificates() -> PathBuf {
+    folder("certificates")
 }
 
 fn folder(client: &str) -> PathBuf {
@@ -131,10 +150,15 @@ trait Unnamed: Read + std::fmt::Debug {}
 impl<T: Read + std::fmt::Debug> Unnamed for T {}
 
 impl Server {
-    fn start() -> Result<Self, String> {
+    fn start(scheme: &str) -> Result<Self, String> {
         let program = target_folder().join("release/wshd");
         let mut command = Command::new(&program);
         command.args(["--port", "0", "--log-level", "warn"]).current_dir(root()).stdout(Stdio::piped());
+        if scheme == "wss" {
+            make_certificate(&program)?;
+            command.arg("--tls").arg("--certificate").arg(certificates().join("cert.pem"));
+            command.arg("--private-key").arg(certificates().join("key.pem"));
+        }
         let mut child =
             command.spawn().map_err(|error| format!("cannot run {}: {error}", program.display()))?;
         let mut screen = BufReader::new(child.stdout.take().expect("stdout is piped"));
@@ -150,7 +174,7 @@ impl Server {
                 break port;
             }
         };
-        Ok(Self { child, url: format!("ws://127.0.0.1:{port}"), _screen: Box::new(screen) })
+        Ok(Self { child, url: format!("{scheme}://127.0.0.1:{port}"), _screen: Box::new(screen) })
     }
 
     fn stop(mut self) -> StepResult {
@@ -166,6 +190,14 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A new pair; the one of an earlier run may be over.
+fn make_certificate(program: &Path) -> StepResult {
+    // There is none in the first run.
+    let _ = fs::remove_dir_all(certificates());
+    fs::create_dir_all(certificates()).map_err(|error| error.to_string())?;
+    run(Command::new(program).args(["cert", "localhost", "127.0.0.1"]).current_dir(certificates()))
 }
 
 /// The port in `  listening on 0.0.0.0:9998 ...`.

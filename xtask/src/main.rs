@@ -16,9 +16,9 @@ use step::{Steps, cargo};
 const USAGE: &str = "usage:
   cargo xtask test            everything: format, lints, docs, tests, clients in other languages, a real browser
   cargo xtask test --fast     what needs nothing installed: format, lints, docs, cargo test
-  cargo xtask bench echo      CPU per message beside a stock server (--quick, --rounds N)
+  cargo xtask bench echo      CPU per message beside a stock server (--quick, --rounds N, --tls: beside itself without TLS)
   cargo xtask bench fanout    CPU per delivery, one publisher and a thousand subscribers (--quick, --rounds N)
-  cargo xtask bench idle      memory per idle connection (--quick)
+  cargo xtask bench idle      memory per idle connection (--quick, --tls)
   cargo xtask soak panics     ten thousand panics in every callback, beside sessions that must not notice (--quick)
   cargo xtask soak reload     numbered messages in flight while the handlers are replaced (--quick)
   cargo xtask soak unload     libraries of every kind, loaded and taken out of memory 3,000 times (--quick)
@@ -84,7 +84,9 @@ fn test(everything: bool) -> ExitCode {
             cargo(&["build", "--release", "--package", "wshd-bench"])?;
             bench_command(&["echo", "--quick"])?;
             bench_command(&["fanout", "--quick"])?;
-            bench_command(&["idle", "--quick"])
+            bench_command(&["idle", "--quick"])?;
+            bench_command(&["echo", "--quick", "--tls"])?;
+            bench_command(&["idle", "--quick", "--tls"])
         });
         steps.run("fixtures of the soaks", || cargo(&SOAK_FIXTURES));
         for soak in ["panics", "reload", "unload", "writes"] {

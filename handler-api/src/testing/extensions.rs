@@ -129,7 +129,11 @@ mod tests {
     #[test]
     fn a_newer_server_has_what_this_crate_knows() {
         for server in [Server::Same, Server::Newer] {
-            assert_eq!(ask(server), r#"(Ok(()), Ok(()), Ok(())) (true, true) (Ok(()), 1) {"a":1}"#, "{server:?}");
+            assert_eq!(
+                ask(server),
+                r#"(Ok(()), Ok(()), Ok(())) (true, true) (Ok(()), 1) {"a":1}"#,
+                "{server:?}"
+            );
             assert_eq!(offload(|| ()), Ok(()), "{server:?}");
             assert!(run_offloaded() >= 1);
         }

@@ -100,6 +100,8 @@ impl<H: Face> Fake<H> {
             path: path.to_owned(),
             query: query.to_owned(),
             peer: "192.0.2.1:50000".to_owned(),
+            is_secure: false,
+            certificate: None,
             headers: Vec::new(),
             protocols: Vec::new(),
         };
@@ -125,6 +127,21 @@ impl<H: Face> Fake<H> {
     pub fn peer(mut self, peer: SocketAddr) -> Self {
         self.request.peer = peer.to_string();
         self
+    }
+
+    /// The connection is TLS's.
+    #[must_use]
+    pub fn secure(mut self) -> Self {
+        self.request.is_secure = true;
+        self
+    }
+
+    /// The connection is TLS's, and the peer has shown a certificate with this subject and these alternative names, for instance
+    /// `CN=Ann` and `["email:ann@a.example"]`.
+    #[must_use]
+    pub fn certificate(mut self, subject: &str, names: &[&str]) -> Self {
+        self.request.certificate = Some((subject.to_owned(), names.join("\n")));
+        self.secure()
     }
 
     /// Asks the handler, and opens the session if it accepts.

@@ -12,6 +12,9 @@ pub(super) struct Request {
     pub(super) path: String,
     pub(super) query: String,
     pub(super) peer: String,
+    pub(super) is_secure: bool,
+    /// Subject and alternative names of the peer's certificate.
+    pub(super) certificate: Option<(String, String)>,
     pub(super) headers: Vec<(String, String)>,
     pub(super) protocols: Vec<String>,
 }
@@ -148,6 +151,9 @@ impl Request {
                 self.protocols.iter().find(|offered| Some(offered.as_str()) == protocol).map(String::as_bytes)
             }
             abi::WSH_EXTENSIONS => Some(b""),
+            abi::WSH_SCHEME => Some(if self.is_secure { b"wss" } else { b"ws" }),
+            abi::WSH_TLS_SUBJECT => self.certificate.as_ref().map(|(subject, _)| subject.as_bytes()),
+            abi::WSH_TLS_NAMES => self.certificate.as_ref().map(|(_, names)| names.as_bytes()),
             _ => None,
         }
     }

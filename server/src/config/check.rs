@@ -11,7 +11,7 @@ use toml::Spanned;
 use super::error::Problem;
 use super::file::{self, Given, Seconds, Strings, Whole};
 use super::value::{Host, Origins, Reload, SlowPeer, origin};
-use super::{Config, HandlerRules, Handlers, Limits, Listen};
+use super::{Config, HandlerRules, Handlers, Limits, Listen, Tls};
 
 /// Puts the values that the file gives in the place of those in `config`, and reports every one that cannot be meant.
 pub(super) fn filled(mut config: Config, file: &file::File) -> Result<Config, Vec<Problem>> {
@@ -23,6 +23,7 @@ pub(super) fn filled(mut config: Config, file: &file::File) -> Result<Config, Ve
 impl Config {
     fn take(&mut self, file: &file::File, check: &mut Check) {
         self.listen.take(&file.listen, check);
+        self.tls.take(&file.tls, check);
         self.handlers.take(&file.handlers, check);
         if let Some(root) = check.path("files.root", &file.files.root) {
             self.files.root = Some(root);
@@ -42,6 +43,16 @@ impl Config {
 impl Listen {
     fn take(&mut self, file: &file::Listen, check: &mut Check) {
         check.whole("listen.port", "", &file.port, 0..=65_535, &mut self.port);
+        take(&file.tls, &mut self.tls);
+        if let Some(given) = &file.tls_port {
+            let mut port = 0;
+            check.whole("listen.tls_port", "", &file.tls_port, 0..=65_535, &mut port);
+            if port == self.port && port != 0 {
+                let wrong = format!("`listen.tls_port` is {port}, but must not be the same as `listen.port`");
+                check.contradiction("listen.tls_port", Some(given.span()), wrong);
+            }
+            self.tls_port = Some(port);
+        }
         if let Some(hosts) = check.hosts("listen.hosts", &file.hosts) {
             self.hosts = hosts;
         }
@@ -59,6 +70,23 @@ impl Listen {
         }
         let time = &mut self.shutdown_seconds_max;
         check.seconds("listen.shutdown_seconds_max", &file.shutdown_seconds_max, 0.0..=DAY, time);
+    }
+}
+
+impl Tls {
+    fn take(&mut self, file: &file::Tls, check: &mut Check) {
+        if let Some(certificates) = check.files("tls.certificate", &file.certificate) {
+            self.certificate = certificates;
+        }
+        if let Some(keys) = check.files("tls.private_key", &file.private_key) {
+            self.private_key = keys;
+        }
+        take(&file.private_key_may_be_shared, &mut self.private_key_may_be_shared);
+        check.parsed("tls.version_min", &file.version_min, &mut self.version_min);
+        check.parsed("tls.client_auth", &file.client_auth, &mut self.client_auth);
+        if let Some(ca) = check.path("tls.client_ca", &file.client_ca) {
+            self.client_ca = Some(ca);
+        }
     }
 }
 
@@ -381,6 +409,14 @@ impl Check {
                 span.clone(),
                 format!("`{key}` has an empty path; write \".\" for the folder the server is started in"),
             );
+        }
+        Some(list.into_iter().map(|(text, _)| PathBuf::from(text)).collect())
+    }
+
+    fn files(&mut self, key: &str, given: &Given<Strings>) -> Option<Vec<PathBuf>> {
+        let list = self.list(key, given)?;
+        for (_, span) in list.iter().filter(|(text, _)| text.is_empty()) {
+            self.wrong(key, span.clone(), format!("`{key}` has an empty path, but must name a file"));
         }
         Some(list.into_iter().map(|(text, _)| PathBuf::from(text)).collect())
     }

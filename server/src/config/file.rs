@@ -17,6 +17,7 @@ use super::error::{Problem, nearest};
 #[serde(deny_unknown_fields, default)]
 pub(super) struct File {
     pub(super) listen: Listen,
+    pub(super) tls: Tls,
     pub(super) handlers: Handlers,
     pub(super) files: Files,
     pub(super) upgrade: Upgrade,
@@ -29,10 +30,23 @@ pub(super) struct File {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Listen {
     pub(super) port: Given<Whole>,
+    pub(super) tls: Given<bool>,
+    pub(super) tls_port: Given<Whole>,
     pub(super) hosts: Given<Strings>,
     pub(super) backlog: Given<Whole>,
     pub(super) front_threads: Given<Whole>,
     pub(super) shutdown_seconds_max: Given<Seconds>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Tls {
+    pub(super) certificate: Given<Strings>,
+    pub(super) private_key: Given<Strings>,
+    pub(super) private_key_may_be_shared: Given<bool>,
+    pub(super) version_min: Given<String>,
+    pub(super) client_auth: Given<String>,
+    pub(super) client_ca: Given<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -176,9 +190,10 @@ impl File {
 }
 
 /// Every section with its keys, in the order they are declared above.
-pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 7] {
+pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 8] {
     [
         ("listen", keys::<Listen>()),
+        ("tls", keys::<Tls>()),
         ("handlers", keys::<Handlers>()),
         ("files", keys::<Files>()),
         ("upgrade", keys::<Upgrade>()),

@@ -18,13 +18,17 @@ use std::time::Duration;
 use crate::cli::Cli;
 
 pub use error::{Complaint, ConfigError};
-pub use value::{Host, InvalidHost, InvalidWord, Level, Origins, Reload, SlowPeer, WatchMode};
+pub use value::{
+    ClientAuth, Host, InvalidHost, InvalidWord, Level, Origins, Reload, SlowPeer, TlsVersion, WatchMode,
+};
 
 /// What a server needs to know to start. Immutable: a reload makes another one.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Config {
     /// Where peers connect.
     pub listen: Listen,
+    /// What ports that speak TLS do it with.
+    pub tls: Tls,
     /// Where handler libraries come from and what loading one may cost.
     pub handlers: Handlers,
     /// Static files beside the handlers.
@@ -46,6 +50,10 @@ pub struct Config {
 pub struct Listen {
     /// TCP port. 0 takes any free one. Default 9998.
     pub port: u16,
+    /// The port above speaks TLS. Default false.
+    pub tls: bool,
+    /// TCP port that speaks TLS, beside the one above. 0 takes any free one. Default none.
+    pub tls_port: Option<u16>,
     /// Addresses or names to listen on, at least one. Default every IPv4 and every IPv6 address of the machine.
     pub hosts: Vec<Host>,
     /// Connections that the kernel keeps ready until a front thread accepts them. Default 1024.
@@ -54,6 +62,23 @@ pub struct Listen {
     pub front_threads: usize,
     /// How long sessions may take for the closing handshake when the server stops. Default 10 s.
     pub shutdown_seconds_max: Duration,
+}
+
+/// Section `[tls]`: certificates, and what is asked of clients.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tls {
+    /// Files of certificate chains in PEM. A peer is shown the one for the name that it asks for, else the first.
+    pub certificate: Vec<PathBuf>,
+    /// Files of their private keys in PEM, in the same order.
+    pub private_key: Vec<PathBuf>,
+    /// Also take a private key that other users can read. Default false.
+    pub private_key_may_be_shared: bool,
+    /// The oldest version that is spoken. Default 1.2.
+    pub version_min: TlsVersion,
+    /// Whether clients are asked for a certificate. Default off.
+    pub client_auth: ClientAuth,
+    /// File of the certificates that may sign those of clients, in PEM.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// Section `[handlers]`: the folders of handler libraries and the bounds of loading.
@@ -208,6 +233,8 @@ impl Default for Listen {
     fn default() -> Self {
         Self {
             port: 9998,
+            tls: false,
+            tls_port: None,
             hosts: vec![
                 Host::Address(IpAddr::from([0, 0, 0, 0])),
                 Host::Address(IpAddr::from([0, 0, 0, 0, 0, 0, 0, 0])),
@@ -280,6 +307,25 @@ impl Default for Limits {
 impl Default for Control {
     fn default() -> Self {
         Self { enabled: true, socket: None }
+    }
+}
+
+impl Listen {
+    /// The ports to listen on, and whether each speaks TLS.
+    pub fn ports(&self) -> impl Iterator<Item = (u16, bool)> {
+        [(self.port, self.tls)].into_iter().chain(self.tls_port.map(|port| (port, true)))
+    }
+
+    /// Whether a certificate is needed.
+    pub fn speaks_tls(&self) -> bool {
+        self.ports().any(|(_, tls)| tls)
+    }
+}
+
+impl Tls {
+    /// All files that are named.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.certificate.iter().chain(&self.private_key).chain(&self.client_ca)
     }
 }
 
@@ -395,6 +441,20 @@ impl Config {
     fn override_with(&mut self, cli: &Cli) {
         if let Some(port) = cli.port {
             self.listen.port = port;
+        }
+        self.listen.tls |= cli.tls;
+        if !cli.certificate.is_empty() {
+            self.tls.certificate.clone_from(&cli.certificate);
+        }
+        if !cli.private_key.is_empty() {
+            self.tls.private_key.clone_from(&cli.private_key);
+        }
+        if cli.tls_client_auth {
+            let optional = cli.tls_client_cert_optional;
+            self.tls.client_auth = if optional { ClientAuth::Optional } else { ClientAuth::Required };
+        }
+        if let Some(ca) = &cli.tls_client_ca {
+            self.tls.client_ca = Some(ca.clone());
         }
         if !cli.server_host.is_empty() {
             self.listen.hosts.clone_from(&cli.server_host);

@@ -151,6 +151,32 @@ words! {
 }
 
 words! {
+    /// Whether clients are asked for a certificate.
+    #[derive(Default)]
+    enum ClientAuth {
+        /// They are not.
+        #[default]
+        Off = "off",
+        /// They are, and one that has none is served too. One that shows a wrong one is not.
+        Optional = "optional",
+        /// One without is not served.
+        Required = "required",
+    }
+}
+
+words! {
+    /// The oldest version of TLS that is spoken. There is nothing below 1.2.
+    #[derive(Default)]
+    enum TlsVersion {
+        /// RFC 5246.
+        #[default]
+        V1_2 = "1.2",
+        /// RFC 8446.
+        V1_3 = "1.3",
+    }
+}
+
+words! {
     /// How important a log line is, the most important first.
     #[derive(Default)]
     enum Level {

@@ -25,6 +25,15 @@ pub struct Status {
     pub config: Option<PathBuf>,
     pub document_root: Option<PathBuf>,
     pub listening: Vec<SocketAddr>,
+    /// Those of them that speak TLS.
+    #[serde(default)]
+    pub listening_tls: Vec<SocketAddr>,
+    /// Shown to peers that speak TLS; the first one to those that ask for no name or for another.
+    #[serde(default)]
+    pub certificates: Vec<CertificateStatus>,
+    /// Why the certificates are not those that are in the files by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_problem: Option<String>,
     pub connections: usize,
     pub connections_max: usize,
     pub handlers: Vec<HandlerStatus>,
@@ -33,6 +42,16 @@ pub struct Status {
     /// Versions that ended and stay in memory.
     pub retained: Vec<RetainedGeneration>,
     pub notes: Vec<String>,
+}
+
+/// One certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    pub file: PathBuf,
+    /// Alternative names, each behind its kind, such as `DNS:`.
+    pub names: Vec<String>,
+    /// The last moment at which it is valid.
+    pub valid_until: String,
 }
 
 /// One handler.
@@ -95,7 +114,14 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "wshd {}, process {}, up {} s", self.server, self.pid, self.uptime_seconds)?;
         for address in &self.listening {
-            writeln!(f, "  listening on {address}")?;
+            let tls = if self.listening_tls.contains(address) { "  (TLS)" } else { "" };
+            writeln!(f, "  listening on {address}{tls}")?;
+        }
+        for CertificateStatus { file, names, valid_until } in &self.certificates {
+            writeln!(f, "  certificate  {}  {}  valid until {valid_until}", file.display(), names.join(" "))?;
+        }
+        if let Some(problem) = &self.certificate_problem {
+            writeln!(f, "  the certificates stay as they were: {problem}")?;
         }
         writeln!(f, "  {} of at most {} connections", self.connections, self.connections_max)?;
         writeln!(f, "\n  handlers")?;

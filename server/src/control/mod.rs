@@ -16,7 +16,8 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 pub use answer::{
-    Answer, GenerationStatus, HandlerStatus, MetricStatus, RefusedFile, RetainedGeneration, Status,
+    Answer, CertificateStatus, GenerationStatus, HandlerStatus, MetricStatus, RefusedFile,
+    RetainedGeneration, Status,
 };
 pub(crate) use socket::ControlSocket;
 pub use socket::{ControlError, ask};
@@ -30,6 +31,7 @@ use crate::registry::scan::ScanError;
 use crate::registry::watcher::{Watched, Watcher};
 use crate::registry::{Event, Loaded, Registry, own_policy};
 use crate::router::Router;
+use crate::tls::{self, Identity, TlsError};
 use crate::topics::{InProcess, Topics};
 
 /// Reads the config once more, with the flags the server was started with.
@@ -73,6 +75,8 @@ pub(crate) struct Control {
     stop: Arc<Notify>,
     /// The bytes of the config file as they were read last.
     config_text: Option<Vec<u8>>,
+    /// What was in the files of certificates when they were looked at last, and what is wrong with it.
+    certificates: Certificates,
     began: Instant,
 }
 
@@ -82,6 +86,7 @@ pub enum StartError {
     Handlers(ScanError),
     Bind(BindError),
     Files(std::io::Error),
+    Tls(TlsError),
 }
 
 impl std::fmt::Display for StartError {
@@ -90,6 +95,7 @@ impl std::fmt::Display for StartError {
             Self::Handlers(error) => error.fmt(f),
             Self::Bind(error) => error.fmt(f),
             Self::Files(error) => error.fmt(f),
+            Self::Tls(error) => error.fmt(f),
         }
     }
 }
@@ -103,10 +109,11 @@ impl Control {
     /// that the first peer finds every handler.
     pub(crate) async fn start(config: Config, reread: Reread) -> Result<Self, StartError> {
         let config = Arc::new(config);
+        let (identity, certificates) = Certificates::first(&config).map_err(StartError::Tls)?;
         let bound = listener::bind_all(&config).map_err(StartError::Bind)?;
         let connections_max = admission::possible(config.limits.connections_max);
         let admission = Arc::new(Admission::new(connections_max, config.limits.connections_per_peer_max));
-        let front = Arc::new(Front::new(config.clone()).map_err(StartError::Files)?);
+        let front = Arc::new(Front::new(config.clone(), identity).map_err(StartError::Files)?);
         let (changed, panicked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let surroundings = Surroundings {
             admission: admission.clone(),
@@ -123,6 +130,7 @@ impl Control {
             registry: Registry::new(config.clone(), surroundings),
             config_text: config.source.as_ref().and_then(|source| std::fs::read(source).ok()),
             config,
+            certificates,
             reread,
             front: front.clone(),
             admission: admission.clone(),
@@ -191,6 +199,8 @@ impl Control {
             && self.config_text.as_ref() != Some(&text)
         {
             let _ = self.reload_config();
+        } else {
+            let _ = self.reread_certificates();
         }
         self.registry.look();
     }
@@ -251,7 +261,9 @@ impl Control {
             self.front.route(Router::new(self.registry.active().cloned()));
         }
         let (folders, links) = self.registry.watched();
-        let files = self.config.source.iter().chain(links).cloned().collect();
+        let certificates = self.config.listen.speaks_tls().then(|| self.config.tls.files());
+        let files = self.config.source.iter().chain(links).chain(certificates.into_iter().flatten());
+        let files = files.cloned().collect();
         self.watcher.watch(Watched { folders: folders.to_vec(), files });
         for note in self.watcher.notes() {
             warn!("{note}");
@@ -271,7 +283,28 @@ impl Control {
             Ok(false) => {}
             Err(error) => warn!("the config stays as it was: {error}"),
         }
-        applied.map(|_| ())
+        applied?;
+        self.reread_certificates()
+    }
+
+    /// Shows new peers the certificates that are in the files by now, or the old ones if those are not sound. The error is in words,
+    /// and was logged.
+    fn reread_certificates(&mut self) -> Result<(), String> {
+        if !self.config.listen.speaks_tls() {
+            return Ok(());
+        }
+        match self.certificates.again(&self.config) {
+            Ok(Some(identity)) => {
+                self.front.be(identity);
+                info!("the certificates were read again and are shown to new peers");
+                Ok(())
+            }
+            Ok(None) => self.certificates.problem.clone().map_or(Ok(()), Err),
+            Err(error) => {
+                warn!("the certificates stay as they were: {error}");
+                Err(error)
+            }
+        }
     }
 
     /// False if nothing is different.
@@ -281,8 +314,19 @@ impl Control {
         }
         let config = Arc::new(config);
         // First everything that can fail.
-        let served = self.front.prepare(&config).map_err(|error| error.to_string())?;
-        let rebound = if config.listen.port == self.config.listen.port
+        let mut certificates = None;
+        let identity = if !config.listen.speaks_tls() {
+            None
+        } else if config.tls == self.config.tls && self.config.listen.speaks_tls() {
+            // Whether the files have changed is another question, and no reason to refuse the config.
+            self.front.identity()
+        } else {
+            let (identity, read) = Certificates::first(&config).map_err(|error| error.to_string())?;
+            certificates = Some(read);
+            identity
+        };
+        let served = self.front.prepare(&config, identity).map_err(|error| error.to_string())?;
+        let rebound = if config.listen.ports().eq(self.config.listen.ports())
             && config.listen.hosts == self.config.listen.hosts
         {
             None
@@ -292,6 +336,7 @@ impl Control {
         };
         // Nothing below fails.
         self.front.serve_by(served);
+        self.certificates = certificates.unwrap_or_else(|| std::mem::take(&mut self.certificates));
         if let Some(rebound) = rebound {
             self.listeners.keep(&rebound.kept);
             for listener in rebound.new {
@@ -376,13 +421,25 @@ impl Control {
             config: self.config.source.clone(),
             document_root: self.config.files.root.clone(),
             listening: self.listeners.addresses(),
+            listening_tls: self.listeners.tls_addresses(),
+            certificates: self.front.identity().map(|own| own.certificates().to_vec()).unwrap_or_default(),
+            certificate_problem: self.certificates.problem.clone(),
             connections: self.admission.count(),
             connections_max: self.admission.connections_max(),
             handlers: handlers.collect(),
             refused: self.registry.refused().into_iter().map(refused).collect(),
             retained: self.registry.retained().iter().map(retained).collect(),
-            notes: self.registry.notes().iter().chain(&self.watch_notes).cloned().collect(),
+            notes: self.notes(),
         }
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let mut notes: Vec<_> = self.registry.notes().iter().chain(&self.watch_notes).cloned().collect();
+        if !self.config.listen.speaks_tls() && self.config.tls.files().next().is_some() {
+            let text = "[tls] names files, but no port speaks TLS: set listen.tls (-t) or listen.tls_port";
+            notes.push(text.to_owned());
+        }
+        notes
     }
 
     // ---- the end -------------------------------------------------------------------------------------------------------
@@ -454,6 +511,52 @@ fn let_go(
             let result = generation.end(limit).await;
             Event::Ended { resource, number, result }
         });
+    }
+}
+
+/// The state of the files with certificates and keys.
+#[derive(Debug, Default)]
+struct Certificates {
+    /// Of what was looked at last, sound or not; `None` if it could not be read.
+    hash: Option<[u8; 32]>,
+    problem: Option<String>,
+}
+
+impl Certificates {
+    /// Reads them for the first time, if a port speaks TLS. One that is not valid any more is better than none.
+    fn first(config: &Config) -> Result<(Option<Arc<Identity>>, Self), TlsError> {
+        if !config.listen.speaks_tls() {
+            return Ok((None, Self::default()));
+        }
+        let files = tls::Files::read(&config.tls)?;
+        let identity = Identity::new(&config.tls, &files)?;
+        let problem = identity.check_dates().err().map(|error| error.to_string());
+        if let Some(problem) = &problem {
+            warn!("{problem}");
+        }
+        Ok((Some(Arc::new(identity)), Self { hash: Some(files.hash()), problem }))
+    }
+
+    /// Reads them again. `None` if they are what they were when they were looked at last.
+    fn again(&mut self, config: &Config) -> Result<Option<Arc<Identity>>, String> {
+        let files = tls::Files::read(&config.tls);
+        let hash = files.as_ref().ok().map(tls::Files::hash);
+        if hash.is_some() && hash == self.hash {
+            return Ok(None);
+        }
+        let identity = files.and_then(|files| {
+            let identity = Identity::new(&config.tls, &files)?;
+            identity.check_dates()?;
+            Ok(Arc::new(identity))
+        });
+        let problem = identity.as_ref().err().map(ToString::to_string);
+        if hash.is_none() && problem == self.problem {
+            // Said already.
+            return Ok(None);
+        }
+        self.hash = hash;
+        self.problem.clone_from(&problem);
+        identity.map(Some).map_err(|_| problem.unwrap_or_default())
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::leave::Leave;
 use super::upgrade::{AcceptedKey, Decision, UpgradeRequest};
 use crate::config::Limits;
-use crate::session::{InTransit, Moving, Peer, Request, Returned, SessionKey};
+use crate::session::{InTransit, Moving, Peer, Request, Returned, SessionKey, Stream};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::topics::{Published, Topic};
@@ -38,7 +38,7 @@ pub(crate) enum Command {
     /// A peer asks for a WebSocket.
     Upgrade(Box<UpgradeRequest>, oneshot::Sender<Decision>),
     /// The stream of an accepted upgrade, with what the peer sent right behind its request.
-    Open { accepted: AcceptedKey, stream: OwnedFd, early: Vec<u8>, peer: Peer },
+    Open { accepted: AcceptedKey, stream: Stream, early: Vec<u8>, peer: Peer },
     /// An accepted upgrade whose peer vanished.
     Abandon(AcceptedKey),
     /// Another thread asks something of a session.

@@ -1,6 +1,5 @@
 //! The decision on an opening handshake: asked by the front, taken by the library on a worker.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use handler_api::abi::{self, wsh_status};
@@ -8,7 +7,8 @@ use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::inbox::{Command, Inbox};
-use crate::session::{Head, Peer};
+use crate::session::{Head, Peer, Stream};
+use crate::tls::ClientCertificate;
 
 /// A request that passed the checks of the opening handshake.
 #[derive(Debug)]
@@ -21,6 +21,9 @@ pub(crate) struct UpgradeRequest {
     /// Subprotocols that the peer offers, in its order.
     pub(crate) protocols: Vec<String>,
     pub(crate) peer: Peer,
+    pub(crate) is_secure: bool,
+    /// What the peer's certificate says of it.
+    pub(crate) client: Option<ClientCertificate>,
 }
 
 /// What the library decided.
@@ -90,7 +93,7 @@ impl Ticket {
     }
 
     /// Passes the stream on, with what the peer sent right behind its request. False if the worker has ended.
-    pub(crate) fn hand_over(mut self, stream: OwnedFd, early: Vec<u8>, peer: Peer) -> bool {
+    pub(crate) fn hand_over(mut self, stream: Stream, early: Vec<u8>, peer: Peer) -> bool {
         self.is_used = true;
         self.inbox.post(Command::Open { accepted: self.accepted, stream, early, peer }).is_ok()
     }
@@ -144,6 +147,9 @@ impl UpgradeCall {
             abi::WSH_PEER => Some(self.peer.as_bytes()),
             abi::WSH_PROTOCOL => self.protocol().map(str::as_bytes),
             abi::WSH_EXTENSIONS => Some(b""),
+            abi::WSH_SCHEME => Some(if self.request.is_secure { b"wss" } else { b"ws" }),
+            abi::WSH_TLS_SUBJECT => self.request.client.as_ref().map(|client| client.subject.as_bytes()),
+            abi::WSH_TLS_NAMES => self.request.client.as_ref().map(|client| client.names.as_bytes()),
             _ => None,
         }
     }

@@ -7,7 +7,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -455,7 +454,7 @@ impl Worker {
         let _ = reply.send(decision);
     }
 
-    fn open(&mut self, accepted: AcceptedKey, stream: OwnedFd, mut early: Vec<u8>, peer: Peer) {
+    fn open(&mut self, accepted: AcceptedKey, stream: Stream, mut early: Vec<u8>, peer: Peer) {
         let Some(Waiting { instance, head, .. }) = self.take_accepted(accepted) else { return };
         let serial = self.next_serial();
         let key = SessionKey { slot: self.sessions.next_slot(), serial };
@@ -467,7 +466,7 @@ impl Worker {
             self.report_if_empty();
             return;
         }
-        let link = Link::new(Stream::Plain(stream), head, key, peer);
+        let link = Link::new(stream, head, key, peer);
         self.sessions.insert(Session::new(link, instance, self.desk.now));
         let Some(session) = session_of(&mut self.sessions, key) else { return };
         debug!(target: "access", peer = %peer.address(), "{} opened", self.env.generation.path());

@@ -9,7 +9,9 @@ mod upgrade;
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -20,14 +22,16 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tracing::debug;
 
 use self::files::Files;
-use self::upgrade::PendingUpgrade;
+use self::upgrade::{Leaves, PendingUpgrade};
 use crate::admission::Permit;
 use crate::config::Config;
 use crate::router::Router;
+use crate::tls::{ClientCertificate, Identity, Secured};
 
 type Body = BoxBody<Bytes, io::Error>;
 
@@ -38,19 +42,30 @@ pub(crate) struct Front {
     served: ArcSwap<Served>,
 }
 
+/// Who asks.
+#[derive(Debug)]
+struct Peer {
+    address: SocketAddr,
+    /// Over TLS.
+    is_secure: bool,
+    client: Option<ClientCertificate>,
+}
+
 /// What is served at the moment, and by which rules.
 #[derive(Debug, Clone)]
 pub(crate) struct Served {
     config: Arc<Config>,
     router: Arc<Router>,
     files: Option<Files>,
+    /// There is one if a port speaks TLS.
+    identity: Option<Arc<Identity>>,
 }
 
 impl Front {
     /// Without a route so far.
-    pub(crate) fn new(config: Arc<Config>) -> io::Result<Self> {
+    pub(crate) fn new(config: Arc<Config>, identity: Option<Arc<Identity>>) -> io::Result<Self> {
         let files = config.files.root.as_deref().map(Files::open).transpose()?;
-        let served = Served { config, router: Arc::default(), files };
+        let served = Served { config, router: Arc::default(), files, identity };
         Ok(Self { served: ArcSwap::from_pointee(served) })
     }
 
@@ -60,13 +75,28 @@ impl Front {
         self.served.rcu(|served| Served { router: router.clone(), ..Served::clone(served) });
     }
 
-    /// What would be served by this config.
+    /// What would be served by this config, and as whom.
     ///
     /// # Errors
     /// The document root cannot be opened.
-    pub(crate) fn prepare(&self, config: &Arc<Config>) -> io::Result<Served> {
+    pub(crate) fn prepare(
+        &self,
+        config: &Arc<Config>,
+        identity: Option<Arc<Identity>>,
+    ) -> io::Result<Served> {
         let files = config.files.root.as_deref().map(Files::open).transpose()?;
-        Ok(Served { config: config.clone(), files, ..Served::clone(&self.served.load()) })
+        Ok(Served { config: config.clone(), files, identity, ..Served::clone(&self.served.load()) })
+    }
+
+    /// Who this server is to peers that speak TLS.
+    pub(crate) fn identity(&self) -> Option<Arc<Identity>> {
+        self.served.load().identity.clone()
+    }
+
+    /// New peers are shown these certificates.
+    pub(crate) fn be(&self, identity: Arc<Identity>) {
+        let identity = Some(identity);
+        self.served.rcu(|served| Served { identity: identity.clone(), ..Served::clone(served) });
     }
 
     /// New requests are answered by these rules.
@@ -79,8 +109,33 @@ impl Front {
     }
 
     /// Serves one connection to its end, or until its stream belongs to a worker.
-    pub(crate) async fn serve(self: Arc<Self>, stream: TcpStream, permit: Permit) {
-        let peer = permit.peer();
+    pub(crate) async fn serve(self: Arc<Self>, stream: TcpStream, permit: Permit, tls: bool) {
+        let served = self.served();
+        let patience = served.config.limits.handshake_seconds_max;
+        if !tls {
+            let peer = Peer { address: permit.peer(), is_secure: false, client: None };
+            return self.converse(stream, peer, permit, patience).await;
+        }
+        let Some(identity) = &served.identity else { return };
+        let began = Instant::now();
+        let accepted =
+            tokio::time::timeout(patience, Secured::accept(stream, identity.config().clone())).await;
+        let stream = match accepted {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return debug!(peer = %permit.peer(), "{error}"),
+            Err(_) => return debug!(peer = %permit.peer(), "no TLS handshake within {patience:?}"),
+        };
+        let client = stream.engine().client().cloned();
+        let peer = Peer { address: permit.peer(), is_secure: true, client };
+        self.converse(stream, peer, permit, patience.saturating_sub(began.elapsed())).await;
+    }
+
+    /// Speaks HTTP over any stream. The first request has to come within `patience`.
+    async fn converse<S>(&self, stream: S, peer: Peer, permit: Permit, patience: Duration)
+    where
+        S: Leaves + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let peer = &peer;
         // The service runs inside the connection that it belongs to; the upgrade it prepares is taken up when the connection
         // has written 101 and let go of the stream.
         let pending: Mutex<Option<PendingUpgrade>> = Mutex::new(None);
@@ -92,26 +147,26 @@ impl Front {
         let limits = &served.config.limits;
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(limits.handshake_seconds_max)
+            .header_read_timeout(patience)
             .max_buf_size(limits.head_bytes_max)
             .max_headers(limits.head_lines_max)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         if let Err(error) = connection.await {
             // The peer's doing, and an answer was given where one was possible.
-            debug!(%peer, "http connection ended: {error}");
+            debug!(peer = %peer.address, "http connection ended: {error}");
             return;
         }
         let pending = pending.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some(pending) = pending {
-            pending.hand_over(permit).await;
+            pending.hand_over::<S>(permit).await;
         }
     }
 
     async fn answer(
         &self,
         request: Request<Incoming>,
-        peer: std::net::SocketAddr,
+        peer: &Peer,
         pending: &Mutex<Option<PendingUpgrade>>,
     ) -> Response<Body> {
         if wshd_protocol::handshake::is_upgrade(request.headers()) {

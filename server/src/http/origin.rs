@@ -11,7 +11,7 @@ use crate::config::Origins;
 /// Checks the `Origin` of a request against the rule of the config.
 ///
 /// A request without `Origin` does not come from a browser and passes `same-host` and `*`; a list demands one.
-pub(super) fn check(rule: &Origins, headers: &HeaderMap) -> Result<(), String> {
+pub(super) fn check(rule: &Origins, headers: &HeaderMap, is_secure: bool) -> Result<(), String> {
     let mut origins = headers.get_all(ORIGIN).iter();
     let origin = origins.next().map(|origin| origin.to_str().unwrap_or("unreadable"));
     if origins.next().is_some() {
@@ -21,7 +21,7 @@ pub(super) fn check(rule: &Origins, headers: &HeaderMap) -> Result<(), String> {
         (Origins::Any, _) | (Origins::SameHost, None) => true,
         (Origins::SameHost, Some(origin)) => {
             let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-            is_same_host(origin, host)
+            is_same_host(origin, host, is_secure)
         }
         (Origins::List(allowed), Some(origin)) => allowed.iter().any(|allowed| allowed == origin),
         (Origins::List(_), None) => false,
@@ -33,11 +33,14 @@ pub(super) fn check(rule: &Origins, headers: &HeaderMap) -> Result<(), String> {
     Err(format!("pages of origin {origin} may not connect; see `origins` in the server's config"))
 }
 
-/// Whether the page came from the host that it connects to, whatever the scheme. Ports count, as they do in the browser.
-fn is_same_host(origin: &str, host: &str) -> bool {
+/// Whether the page came from the host that it connects to. Ports count, as they do in the browser.
+///
+/// Without TLS the page may have come with it: a proxy in front may have taken it off. With TLS it has to, because a page without could
+/// be anybody's on the way.
+fn is_same_host(origin: &str, host: &str, is_secure: bool) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
     let default_port = match scheme {
-        "http" => ":80",
+        "http" if !is_secure => ":80",
         "https" => ":443",
         _ => return false,
     };
@@ -66,7 +69,8 @@ mod tests {
     /// A page of another host cannot ride on the cookies of this one (RFC 6455 section 10.2).
     #[test]
     fn same_host_lets_only_pages_of_this_host_connect() {
-        let check = |origins: &[&str]| check(&Origins::SameHost, &headers("a.example:9998", origins)).is_ok();
+        let check =
+            |origins: &[&str]| check(&Origins::SameHost, &headers("a.example:9998", origins), false).is_ok();
         assert!(check(&[]), "not a browser");
         assert!(check(&["http://a.example:9998"]));
         assert!(check(&["https://A.Example:9998"]));
@@ -80,15 +84,26 @@ mod tests {
 
     #[test]
     fn the_default_port_may_be_left_out_on_either_side() {
-        assert!(check(&Origins::SameHost, &headers("a.example", &["http://a.example:80"])).is_ok());
-        assert!(check(&Origins::SameHost, &headers("a.example:443", &["https://a.example"])).is_ok());
-        assert!(check(&Origins::SameHost, &headers("a.example:80", &["https://a.example"])).is_err());
+        let check = |host: &str, origin: &str| check(&Origins::SameHost, &headers(host, &[origin]), false);
+        assert!(check("a.example", "http://a.example:80").is_ok());
+        assert!(check("a.example:443", "https://a.example").is_ok());
+        assert!(check("a.example:80", "https://a.example").is_err());
+    }
+
+    /// Whoever is on the way can make a page of http://a.example, and its reader's browser would send the cookies of a.example along.
+    #[test]
+    fn a_page_without_tls_is_no_page_of_a_host_with_it() {
+        let check = |host: &str, origin: &str| check(&Origins::SameHost, &headers(host, &[origin]), true);
+        assert!(check("a.example:9999", "https://a.example:9999").is_ok());
+        assert!(check("a.example", "https://a.example").is_ok());
+        assert!(check("a.example", "http://a.example").is_err());
+        assert!(check("a.example:9999", "http://a.example:9999").is_err());
     }
 
     #[test]
     fn a_list_is_compared_to_the_letter_and_demands_an_origin() {
         let rule = Origins::List(vec!["https://a.example".into()]);
-        let check = |origins: &[&str]| check(&rule, &headers("b.example", origins));
+        let check = |origins: &[&str]| check(&rule, &headers("b.example", origins), true);
         assert!(check(&["https://a.example"]).is_ok());
         for foreign in ["https://A.example", "http://a.example", "https://a.example.evil", "null"] {
             assert!(check(&[foreign]).unwrap_err().contains("origins"), "{foreign}");

@@ -2,21 +2,24 @@
 //!
 //! In: a request that asks for an upgrade. Out: the answer 101 and a [`PendingUpgrade`], or a refusal with its HTTP status.
 
-use std::net::SocketAddr;
+use std::io;
 
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tracing::debug;
 use wshd_protocol::handshake::Offer;
 
-use super::{Body, Front, origin, refusal};
+use super::{Body, Front, Peer, origin, refusal};
 use crate::admission::Permit;
 use crate::generation::{Decision, Refusal, Ticket, UpgradeRequest};
 use crate::router::resource_path;
+use crate::session::Stream;
+use crate::tls::Secured;
 
 /// An upgrade that was answered with 101 and whose stream is not free yet.
 #[derive(Debug)]
@@ -27,22 +30,44 @@ pub(super) struct PendingUpgrade {
 
 impl PendingUpgrade {
     /// Waits for the stream and passes it to the worker that accepted.
-    pub(super) async fn hand_over(self, permit: Permit) {
+    pub(super) async fn hand_over<S: Leaves + AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        self,
+        permit: Permit,
+    ) {
         let Self { stream, ticket } = self;
         let upgraded = match stream.await {
             Ok(upgraded) => upgraded,
             Err(error) => return debug!(peer = %permit.peer(), "upgrade was not completed: {error}"),
         };
-        let parts = upgraded.downcast::<TokioIo<TcpStream>>().expect("the front serves TCP streams");
+        let parts = upgraded.downcast::<TokioIo<S>>().expect("the connection served this stream");
         // Leaves the front's event loop; the worker registers it with its own.
-        let stream = match parts.io.into_inner().into_std() {
+        let stream = match parts.io.into_inner().leave() {
             Ok(stream) => stream,
             Err(error) => return debug!(peer = %permit.peer(), "stream cannot be moved: {error}"),
         };
         let peer = permit.peer().into();
-        if ticket.hand_over(stream.into(), parts.read_buf.into(), peer) {
+        if ticket.hand_over(stream, parts.read_buf.into(), peer) {
             permit.transfer();
         }
+    }
+}
+
+/// A stream that the front can let go of.
+pub(super) trait Leaves {
+    /// Takes it out of the event loop of the front.
+    fn leave(self) -> io::Result<Stream>;
+}
+
+impl Leaves for TcpStream {
+    fn leave(self) -> io::Result<Stream> {
+        Ok(Stream::Plain(self.into_std()?.into()))
+    }
+}
+
+impl Leaves for Secured {
+    fn leave(self) -> io::Result<Stream> {
+        let (socket, engine) = self.into_parts()?;
+        Ok(Stream::Tls(socket.into(), engine))
     }
 }
 
@@ -50,10 +75,10 @@ impl PendingUpgrade {
 pub(super) async fn answer(
     front: &Front,
     mut request: Request<Incoming>,
-    peer: SocketAddr,
+    peer: &Peer,
 ) -> Result<(Response<Body>, PendingUpgrade), Response<Body>> {
     let refuse = |status, more, body: String| {
-        debug!(target: "access", %peer, "refused {status}: {}", body.trim_end());
+        debug!(target: "access", peer = %peer.address, "refused {status}: {}", body.trim_end());
         refusal(status, more, body)
     };
     let offer = Offer::parse(request.method(), request.version(), request.headers());
@@ -73,14 +98,16 @@ pub(super) async fn answer(
         let offer = offer
             .as_ref()
             .map_err(|rejection| refuse(rejection.status(), rejection.headers(), format!("{rejection}\n")))?;
-        origin::check(&served.config.upgrade.origins, request.headers())
+        origin::check(&served.config.upgrade.origins, request.headers(), peer.is_secure)
             .map_err(|why| refuse(StatusCode::FORBIDDEN, HeaderMap::new(), format!("{why}\n")))?;
         let ask = asked.take().unwrap_or_else(|| UpgradeRequest {
             path: generation.path().to_owned(),
             query: request.uri().query().unwrap_or_default().to_owned(),
             headers: request.headers().clone(),
             protocols: offer.protocols().map(str::to_owned).collect(),
-            peer: peer.into(),
+            peer: peer.address.into(),
+            is_secure: peer.is_secure,
+            client: peer.client.clone(),
         });
         let patience = served.config.limits.handshake_seconds_max;
         let decision = tokio::time::timeout(patience, generation.upgrade(ask)).await.map_err(|_| {
@@ -118,8 +145,11 @@ const ATTEMPTS_MAX: usize = 8;
 pub(super) fn required() -> Response<Body> {
     let mut more = HeaderMap::new();
     more.insert(http::header::UPGRADE, http::HeaderValue::from_static("websocket"));
-    let mut response =
-        refusal(StatusCode::UPGRADE_REQUIRED, more, "this path speaks WebSocket: connect with ws://\n");
+    let mut response = refusal(
+        StatusCode::UPGRADE_REQUIRED,
+        more,
+        "this path speaks WebSocket: connect with ws:// or wss://\n",
+    );
     response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("upgrade, close"));
     response
 }

@@ -125,6 +125,9 @@ impl<'a> Call<'a> {
             }
             abi::WSH_PROTOCOL if !head.protocol().is_empty() => Some(head.protocol()),
             abi::WSH_EXTENSIONS => Some(b""),
+            abi::WSH_SCHEME => Some(if self.link.stream.is_secure() { b"wss" } else { b"ws" }),
+            abi::WSH_TLS_SUBJECT => self.link.stream.client().map(|client| client.subject.as_bytes()),
+            abi::WSH_TLS_NAMES => self.link.stream.client().map(|client| client.names.as_bytes()),
             _ => None,
         }
     }

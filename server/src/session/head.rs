@@ -1,4 +1,4 @@
-//! What a session remembers of its opening handshake, in one allocation or in none.
+//! What a session remembers of its opening handshake, in two allocations or in none.
 
 use http::HeaderMap;
 use http::header;
@@ -6,9 +6,12 @@ use http::header;
 /// Query, subprotocol and headers of the request.
 ///
 /// Layout: length of the query (u16, or `NO_QUERY`), length of the subprotocol (u16), query, subprotocol, then for each header
-/// line the lengths of name and value (u16 each), name, value. An empty box means that nothing was kept.
+/// line the lengths of name and value (u16 each), name, value. The outer box is one pointer long, of which every idle session has one.
 #[derive(Debug)]
-pub(crate) struct Head(Box<[u8]>);
+pub(crate) struct Head(Option<Box<Kept>>);
+
+#[derive(Debug)]
+struct Kept(Box<[u8]>);
 
 /// Served only the handshake, and is of no use afterwards.
 const NOT_KEPT: [header::HeaderName; 4] =
@@ -25,7 +28,7 @@ impl Head {
         // The head of a request is limited to far less than 64 KiB; what does not fit is not kept rather than cut.
         let (Ok(query_len), Ok(protocol_len)) = (u16::try_from(query.len()), u16::try_from(protocol.len()))
         else {
-            return Self(Box::default());
+            return Self(None);
         };
         bytes.extend_from_slice(&query_len.to_le_bytes());
         bytes.extend_from_slice(&protocol_len.to_le_bytes());
@@ -45,13 +48,13 @@ impl Head {
             }
         }
         if bytes.len() == PREFIX {
-            return Self(Box::default());
+            return Self(None);
         }
-        Self(bytes.into_boxed_slice())
+        Self(Some(Box::new(Kept(bytes.into_boxed_slice()))))
     }
 
     pub(crate) fn query(&self) -> &[u8] {
-        self.0.get(PREFIX..PREFIX + self.length_at(0)).unwrap_or_default()
+        self.bytes().get(PREFIX..PREFIX + self.length_at(0)).unwrap_or_default()
     }
 
     /// Whether the request was kept. Every request has headers, so one that was kept is not empty.
@@ -62,26 +65,31 @@ impl Head {
     /// The agreed subprotocol; empty if none was.
     pub(crate) fn protocol(&self) -> &[u8] {
         let start = PREFIX + self.length_at(0);
-        self.0.get(start..start + self.length_at(2)).unwrap_or_default()
+        self.bytes().get(start..start + self.length_at(2)).unwrap_or_default()
     }
 
     /// Header lines in the order of the request's header map, names in lower case.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let bytes = self.bytes();
         let mut at = PREFIX + self.length_at(0) + self.length_at(2);
         std::iter::from_fn(move || {
-            if at >= self.0.len() {
+            if at >= bytes.len() {
                 return None;
             }
             let (name_len, value_len) = (self.length_at(at), self.length_at(at + 2));
-            let name = &self.0[at + 4..at + 4 + name_len];
-            let value = &self.0[at + 4 + name_len..at + 4 + name_len + value_len];
+            let name = &bytes[at + 4..at + 4 + name_len];
+            let value = &bytes[at + 4 + name_len..at + 4 + name_len + value_len];
             at += 4 + name_len + value_len;
             Some((name, value))
         })
     }
 
+    fn bytes(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |kept| &kept.0)
+    }
+
     fn length_at(&self, at: usize) -> usize {
-        self.0.get(at..at + 2).map_or(0, |bytes| usize::from(u16::from_le_bytes([bytes[0], bytes[1]])))
+        self.bytes().get(at..at + 2).map_or(0, |bytes| usize::from(u16::from_le_bytes([bytes[0], bytes[1]])))
     }
 }
 
@@ -116,7 +124,7 @@ mod tests {
     #[test]
     fn a_session_that_forgets_its_request_allocates_nothing() {
         let head = Head::keep("room=blue", &request(), None, false);
-        assert!(head.0.is_empty());
+        assert!(head.0.is_none());
         assert_eq!((head.query(), head.protocol(), head.headers().count()), (&b""[..], &b""[..], 0));
     }
 }

@@ -202,7 +202,7 @@ impl Link {
     ) -> wsh_status {
         let outgoing = self.outgoing.as_mut().expect("the caller saw a backlog");
         let excess = outgoing.len().saturating_add(len).saturating_sub(env.limits.outgoing_bytes_max);
-        if excess > 0 && !make_room(outgoing, excess, env) {
+        if excess > 0 && !make_room(outgoing, excess, self.stream.committed(), env) {
             if env.limits.slow_peer == SlowPeer::Close || !is_message {
                 self.fault = Some(Fault::Overflow);
             } else {
@@ -334,12 +334,12 @@ impl Link {
 
 /// Whether so many bytes could be freed by dropping what the peer does not read, which only one policy does.
 #[cold]
-fn make_room(outgoing: &mut Outgoing, excess: usize, env: &Env) -> bool {
+fn make_room(outgoing: &mut Outgoing, excess: usize, committed: usize, env: &Env) -> bool {
     if env.limits.slow_peer != SlowPeer::DropOldest {
         return false;
     }
     let before = outgoing.len();
-    env.generation.on_dropped(outgoing.drop_oldest(excess));
+    env.generation.on_dropped(outgoing.drop_oldest(excess, committed));
     before - outgoing.len() >= excess
 }
 

@@ -115,6 +115,8 @@ impl Session {
             self.deliver(early, desk, env);
         }
         self.flush(desk, env);
+        // What the front has read of the ciphertext is in no socket any more.
+        self.reads_on |= self.link.stream.holds_input();
         self.next()
     }
 
@@ -174,7 +176,7 @@ impl Session {
                     }
                     // A short read emptied the socket: asking again would only cost a system call. After a hang-up there
                     // is no further edge, so then it has to be read to the end.
-                    if count < buffer.len() && !hung_up {
+                    if count < buffer.len() && !hung_up && !self.link.stream.holds_input() {
                         return Next::Wait;
                     }
                 }
@@ -337,7 +339,7 @@ impl Session {
     /// Writes what waits. True if nothing is left and the session may read on.
     fn drain(&mut self, desk: &mut Desk, env: &Env) -> bool {
         let Some(outgoing) = &mut self.link.outgoing else { return true };
-        let emptied = match outgoing.write_to(&self.link.stream, desk.now) {
+        let emptied = match outgoing.write_to(&mut self.link.stream, desk.now) {
             Ok(emptied) => emptied,
             Err(error) => {
                 self.on_broken(error, desk, env);

@@ -76,7 +76,8 @@ pub(crate) struct InTransit {
 impl Session {
     /// An open session that is on its way already.
     fn with(link: Link, instance: Instance, ticks: Ticks, stay: Stay) -> Self {
-        Self { link, instance: Some(instance), phase: Phase::Open, stay, reads_on: false, ticks }
+        let reads_on = link.stream.holds_input();
+        Self { link, instance: Some(instance), phase: Phase::Open, stay, reads_on, ticks }
     }
 
     /// Has the handler write down the state of this session and freeze its object.

@@ -57,7 +57,7 @@ impl Outgoing {
     }
 
     /// Writes as much as the peer takes. `Ok(true)` when nothing is left.
-    pub(crate) fn write_to(&mut self, stream: &Stream, now: u32) -> Result<bool> {
+    pub(crate) fn write_to(&mut self, stream: &mut Stream, now: u32) -> Result<bool> {
         while self.len() > 0 {
             match stream.write(&self.bytes[self.sent..]) {
                 Ok(written) => {
@@ -77,9 +77,9 @@ impl Outgoing {
     }
 
     /// Drops messages that have not begun to go out, the oldest first, until so many bytes are free or there are no more of them.
-    /// Control frames and parts of messages stay. How many were dropped.
-    pub(crate) fn drop_oldest(&mut self, bytes_needed: usize) -> u64 {
-        self.whole_from = frame_end(&self.bytes, self.whole_from, self.sent);
+    /// Control frames and parts of messages stay, and so do the first `committed` bytes. How many were dropped.
+    pub(crate) fn drop_oldest(&mut self, bytes_needed: usize, committed: usize) -> u64 {
+        self.whole_from = frame_end(&self.bytes, self.whole_from, self.sent + committed);
         let (mut freed, mut dropped, mut at) = (0, 0, self.whole_from);
         while freed < bytes_needed
             && let Some(frame) = SentFrame::at(&self.bytes[at..])
@@ -143,22 +143,31 @@ mod tests {
         let mut frames: Vec<u8> = (1..=5).flat_map(message).collect();
         frames.splice(24..24, [0x89, 1, 9]); // a ping between the second and the third
         let mut outgoing = Outgoing::of_frames(&frames, 5, 0);
-        assert_eq!(outgoing.drop_oldest(20), 2);
+        assert_eq!(outgoing.drop_oldest(20, 0), 2);
         assert_eq!(outgoing.bytes[outgoing.sent..][..7], [1; 7], "the rest of the one that has begun");
         assert_eq!(names(&outgoing, 7), [9, 4, 5]);
-        assert_eq!(outgoing.drop_oldest(1000), 2);
+        assert_eq!(outgoing.drop_oldest(1000, 0), 2);
         assert_eq!(names(&outgoing, 7), [9]);
         outgoing.tail().extend(message(6));
         outgoing.sent += 7 + 3;
-        assert_eq!(outgoing.drop_oldest(1), 1);
+        assert_eq!(outgoing.drop_oldest(1, 0), 1);
         assert_eq!(outgoing.len(), 0);
+    }
+
+    /// TLS asks for the bytes again that it has encrypted and not got rid of.
+    #[test]
+    fn what_is_committed_stays() {
+        let frames: Vec<u8> = (1..=4).flat_map(message).collect();
+        let mut outgoing = Outgoing::of_frames(&frames, 5, 0);
+        assert_eq!(outgoing.drop_oldest(1000, 8), 2, "the first has begun, the second is committed");
+        assert_eq!(outgoing.bytes[outgoing.sent..], frames[5..24]);
     }
 
     #[test]
     fn parts_of_a_message_are_not_dropped() {
         let frames = [&[0x02, 1, 7][..], &[0x00, 1, 8], &[0x80, 1, 9]].concat();
         let mut outgoing = Outgoing::of_frames(&frames, 0, 0);
-        assert_eq!(outgoing.drop_oldest(1), 0);
+        assert_eq!(outgoing.drop_oldest(1, 0), 0);
         assert_eq!(names(&outgoing, 0), [7, 8, 9]);
     }
 
@@ -169,7 +178,7 @@ mod tests {
         outgoing.sent = 30;
         outgoing.compact();
         assert_eq!((outgoing.sent, outgoing.len()), (0, 18));
-        assert_eq!(outgoing.drop_oldest(1), 1);
+        assert_eq!(outgoing.drop_oldest(1, 0), 1);
         assert_eq!(names(&outgoing, 6), [0; 0], "only the rest of the third is left");
     }
 }

@@ -3,55 +3,116 @@
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::io::{Errno, Result};
+use rustix::io::{Result, retry_on_intr};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 
-/// A connected, non-blocking stream. TLS will be a second variant.
+use crate::tls::{Broken, ClientCertificate, Engine};
+
+/// A connected, non-blocking stream.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Plain(OwnedFd),
+    /// The socket carries ciphertext.
+    Tls(OwnedFd, Box<Engine>),
 }
 
 impl Stream {
-    /// Reads what is there, at most a buffer full; 0 means that the peer will send nothing more.
-    pub(crate) fn read(&self, buffer: &mut [u8]) -> Result<usize> {
-        let Self::Plain(socket) = self;
-        retry(|| rustix::net::recv(socket, &mut *buffer, RecvFlags::empty()).map(|(_, received)| received))
+    /// Reads what is there, at most a buffer full; 0 means that the peer will send nothing more. A read that does not fill the buffer
+    /// has emptied the socket.
+    #[inline]
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        match self {
+            Self::Plain(socket) => {
+                let receive = || rustix::net::recv(&*socket, &mut *buffer, RecvFlags::empty());
+                retry_on_intr(receive).map(|(_, received)| received)
+            }
+            Self::Tls(socket, engine) => engine.read(socket.as_fd(), buffer).map_err(Broken::errno),
+        }
     }
 
-    /// Writes as much as the kernel takes.
-    pub(crate) fn write(&self, bytes: &[u8]) -> Result<usize> {
-        let Self::Plain(socket) = self;
-        retry(|| rustix::net::send(socket, bytes, SendFlags::NOSIGNAL))
+    /// Whether there is something to read that the socket will not tell of.
+    #[inline]
+    pub(crate) fn holds_input(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(_, engine) => engine.holds_input(),
+        }
     }
 
-    /// Writes as much of all parts, in their order, as the kernel takes, in one system call.
-    pub(crate) fn write_parts(&self, parts: &[IoSlice<'_>]) -> Result<usize> {
-        let Self::Plain(socket) = self;
-        retry(|| {
-            rustix::net::sendmsg(socket, parts, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)
-        })
+    /// Writes as much as the kernel takes. What it does not take has to be written again, beginning with its first byte.
+    #[inline]
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        match self {
+            Self::Plain(socket) => retry_on_intr(|| rustix::net::send(&*socket, bytes, SendFlags::NOSIGNAL)),
+            Self::Tls(socket, engine) => engine.write(socket.as_fd(), bytes).map_err(Broken::errno),
+        }
+    }
+
+    /// So many of the bytes that are to be written again are encrypted already: they may not be replaced by others.
+    pub(crate) fn committed(&self) -> usize {
+        match self {
+            Self::Plain(_) => 0,
+            Self::Tls(_, engine) => engine.owed(),
+        }
+    }
+
+    /// Writes as much of all parts, in their order, as the kernel takes.
+    pub(crate) fn write_parts(&mut self, parts: &[IoSlice<'_>]) -> Result<usize> {
+        match self {
+            Self::Plain(socket) => retry_on_intr(|| {
+                rustix::net::sendmsg(
+                    &*socket,
+                    parts,
+                    &mut SendAncillaryBuffer::default(),
+                    SendFlags::NOSIGNAL,
+                )
+            }),
+            Self::Tls(socket, engine) => write_encrypted(socket.as_fd(), engine, parts),
+        }
     }
 
     /// Tells the peer that nothing more comes. It can still send, and can still read what was sent.
-    pub(crate) fn finish_writing(&self) -> Result<()> {
-        let Self::Plain(socket) = self;
-        rustix::net::shutdown(socket, Shutdown::Write)
+    pub(crate) fn finish_writing(&mut self) -> Result<()> {
+        match self {
+            Self::Plain(socket) => rustix::net::shutdown(socket, Shutdown::Write),
+            Self::Tls(socket, engine) => engine.finish(socket.as_fd()),
+        }
     }
+
+    pub(crate) fn is_secure(&self) -> bool {
+        matches!(self, Self::Tls(..))
+    }
+
+    /// What the peer's certificate says of it, if it has shown one.
+    pub(crate) fn client(&self) -> Option<&ClientCertificate> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(_, engine) => engine.client(),
+        }
+    }
+}
+
+/// Joins the small parts in front with the beginning of the last and large one, up to a full record, and encrypts the rest of it from
+/// where it lies.
+fn write_encrypted(socket: BorrowedFd<'_>, engine: &mut Engine, parts: &[IoSlice<'_>]) -> Result<usize> {
+    const RECORD: usize = 16 << 10;
+    let Some((last, small)) = parts.split_last() else { return Ok(0) };
+    let mut joined = Vec::with_capacity(small.iter().map(|part| part.len()).sum::<usize>() + RECORD);
+    small.iter().for_each(|part| joined.extend_from_slice(part));
+    let (beginning, rest) = last.split_at(last.len().min(RECORD - joined.len() % RECORD));
+    joined.extend_from_slice(beginning);
+    let written = engine.write(socket, &joined).map_err(Broken::errno)?;
+    if written < joined.len() || rest.is_empty() {
+        return Ok(written);
+    }
+    // An error is met again with the next write.
+    Ok(written + engine.write(socket, rest).unwrap_or(0))
 }
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        let Self::Plain(socket) = self;
-        socket.as_fd()
-    }
-}
-
-fn retry(mut call: impl FnMut() -> Result<usize>) -> Result<usize> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            done => return done,
+        match self {
+            Self::Plain(socket) | Self::Tls(socket, _) => socket.as_fd(),
         }
     }
 }

@@ -18,5 +18,6 @@ mod reload; // new code under open connections
 mod services; // what a handler can ask of the server beyond its session
 mod shutdown; // the end of the server
 mod tidy; // what the documents say about the code is true
+mod tls; // the same inside of TLS, certificates, and clients that show theirs
 mod topics; // what is published, and who hears it
 mod upgrade; // the opening handshake and its refusals

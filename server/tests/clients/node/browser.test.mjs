@@ -48,6 +48,8 @@ describe("in Chromium", { timeout: 10 * TEST_MS_MAX }, () => {
         "--disable-background-networking",
         "--disable-component-update",
         "--disable-sync",
+        // The certificate of a server that is tested is signed by itself.
+        "--ignore-certificate-errors",
       ],
     });
   });

@@ -1,8 +1,10 @@
-// Conversations of Node's `ws`, a peer that we did not write, with the server at WSHD_URL.
+// Conversations of Node's `ws`, a peer that we did not write, with the server at WSHD_URL. For wss:// NODE_EXTRA_CA_CERTS names the
+// server's certificate.
 
 import assert from "node:assert/strict";
 import { on, once } from "node:events";
 import http from "node:http";
+import https from "node:https";
 import { buffer, text } from "node:stream/consumers";
 import { test } from "node:test";
 import { WebSocket } from "ws";
@@ -62,7 +64,8 @@ async function answer(response) {
 }
 
 function get(t, path, headers) {
-  const request = http.get(HTTP_SERVER + path, { agent: false, headers });
+  const { get } = HTTP_SERVER.startsWith("https:") ? https : http;
+  const request = get(HTTP_SERVER + path, { agent: false, headers });
   t.after(() => request.destroy());
   return request;
 }

@@ -1,4 +1,7 @@
-"""Conversations of Python's `websockets`, a peer that we did not write, with the server at WSHD_URL."""
+"""Conversations of Python's `websockets`, a peer that we did not write, with the server at WSHD_URL.
+
+For wss:// SSL_CERT_FILE names the server's certificate.
+"""
 
 import asyncio
 import functools
@@ -14,7 +17,8 @@ from websockets.frames import Close, Frame, Opcode
 
 WEB_SOCKET_URL = os.environ.get("WSHD_URL", "")
 SERVER = urlsplit(WEB_SOCKET_URL)
-if not (SERVER.scheme == "ws" and SERVER.port):
+IS_SECURE = SERVER.scheme == "wss"
+if not (SERVER.scheme in ("ws", "wss") and SERVER.port):
     raise SystemExit("set WSHD_URL to where the server listens: ws://127.0.0.1:9998")
 
 # The config's limits.message_bytes_max, and fewer than its limits.connections_per_peer_max.
@@ -194,7 +198,7 @@ def masked(opcode, payload):
 
 async def exchange_raw(path, data):
     """Sends what no library would, and returns all that the server sends until it ends the stream."""
-    reader, writer = await asyncio.open_connection(SERVER.hostname, SERVER.port)
+    reader, writer = await asyncio.open_connection(SERVER.hostname, SERVER.port, ssl=IS_SECURE or None)
     with closing(writer):
         headers = "".join(f"{name}: {value}\r\n" for name, value in HANDSHAKE_HEADERS.items())
         writer.write(f"GET {path} HTTP/1.1\r\n{headers}\r\n".encode())
@@ -226,7 +230,7 @@ class Handshake(Conversation):
 
     @conversation
     async def test_a_page_of_this_host_may_connect_and_a_page_of_another_host_gets_403(self):
-        async with connect("/echo", origin=f"http://{SERVER.netloc}"):
+        async with connect("/echo", origin=f"{'https' if IS_SECURE else 'http'}://{SERVER.netloc}"):
             pass
         response = await self.refusal("/echo", origin="http://elsewhere.example")
         self.assertEqual(response.status_code, 403)
@@ -255,7 +259,8 @@ class Handshake(Conversation):
 
 
 def get(path, headers):
-    with closing(http.client.HTTPConnection(SERVER.hostname, SERVER.port, timeout=SECONDS_MAX)) as connection:
+    kind = http.client.HTTPSConnection if IS_SECURE else http.client.HTTPConnection
+    with closing(kind(SERVER.hostname, SERVER.port, timeout=SECONDS_MAX)) as connection:
         connection.request("GET", path, headers=headers)
         return connection.getresponse()
 

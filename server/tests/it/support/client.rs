@@ -8,6 +8,8 @@ use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame};
 use tungstenite::{Error, Message, WebSocket};
 
+use super::TlsStream;
+
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -24,11 +26,23 @@ impl Client {
         path: &str,
         headers: &[(&'static str, &str)],
     ) -> Result<Self, (u16, String)> {
-        let mut request = format!("ws://{address}{path}").into_client_request().expect("a request");
+        Self::over(Patient::Plain(connect(address)), &format!("ws://{address}{path}"), headers)
+    }
+
+    /// The same over TLS that was agreed already.
+    pub(crate) fn open_secure(
+        stream: TlsStream,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, (u16, String)> {
+        Self::over(Patient::Tls(Box::new(stream)), &format!("wss://localhost{path}"), headers)
+    }
+
+    fn over(stream: Patient, url: &str, headers: &[(&'static str, &str)]) -> Result<Self, (u16, String)> {
+        let mut request = url.into_client_request().expect("a request");
         for (name, value) in headers {
             request.headers_mut().append(*name, value.parse().expect("a header value"));
         }
-        let stream = Patient(connect(address));
         match tungstenite::client(request, stream) {
             Ok((socket, response)) => Ok(Self { socket, response }),
             Err(tungstenite::HandshakeError::Failure(Error::Http(refused))) => {
@@ -129,16 +143,25 @@ pub(crate) struct Raw(Patient);
 
 impl Raw {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        Self(Patient(connect(address)))
+        Self(Patient::Plain(connect(address)))
+    }
+
+    /// Inside of TLS that was agreed already.
+    pub(crate) fn secure(stream: TlsStream) -> Self {
+        Self(Patient::Tls(Box::new(stream)))
     }
 
     /// Connected and upgraded at this path.
     pub(crate) fn upgraded(address: SocketAddr, path: &str) -> Self {
         let mut raw = Self::connect(address);
-        raw.write(upgrade_head(path).as_bytes());
-        let head = raw.read_head();
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        raw.upgrade(path);
         raw
+    }
+
+    pub(crate) fn upgrade(&mut self, path: &str) {
+        self.write(upgrade_head(path).as_bytes());
+        let head = self.read_head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) {
@@ -147,23 +170,23 @@ impl Raw {
 
     /// Writes what the server takes; false when it has closed or takes nothing for a while.
     pub(crate) fn try_write(&mut self, bytes: &[u8], patience: Duration) -> bool {
-        self.0.0.set_write_timeout(Some(patience)).expect("a timeout");
+        self.0.socket().set_write_timeout(Some(patience)).expect("a timeout");
         self.0.write_all(bytes).is_ok()
     }
 
     /// Whether the server has dropped the connection.
     pub(crate) fn is_reset(&mut self) -> bool {
-        self.0.0.take_error().ok().flatten().is_some() || self.0.0.peer_addr().is_err()
+        self.0.socket().take_error().ok().flatten().is_some() || self.0.socket().peer_addr().is_err()
     }
 
     /// The test sends nothing more, and still reads.
     pub(crate) fn finish(&mut self) {
-        self.0.0.shutdown(std::net::Shutdown::Write).expect("the connection is open");
+        self.0.socket().shutdown(std::net::Shutdown::Write).expect("the connection is open");
     }
 
     /// Waits until something can be read, and leaves it there.
     pub(crate) fn wait_readable(&mut self) {
-        self.0.0.peek(&mut [0]).expect("something comes");
+        self.0.socket().peek(&mut [0]).expect("something comes");
     }
 
     /// An HTTP head, up to and with its empty line.
@@ -193,7 +216,7 @@ impl Raw {
         let mut bytes = Vec::new();
         match self.0.read_to_end(&mut bytes) {
             Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => {}
             Err(error) => panic!("the connection does not end: {error}"),
         }
         bytes
@@ -249,7 +272,7 @@ pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-fn connect(address: SocketAddr) -> TcpStream {
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("the server accepts");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
@@ -259,12 +282,28 @@ fn connect(address: SocketAddr) -> TcpStream {
 
 /// A stream whose waits outlast signals: with a timeout set, the kernel does not restart them by itself.
 #[derive(Debug)]
-pub(crate) struct Patient(TcpStream);
+pub(crate) enum Patient {
+    Plain(TcpStream),
+    Tls(Box<TlsStream>),
+}
+
+impl Patient {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => &stream.sock.socket,
+        }
+    }
+}
 
 impl Read for Patient {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         loop {
-            match self.0.read(buffer) {
+            let read = match self {
+                Self::Plain(socket) => socket.read(buffer),
+                Self::Tls(stream) => stream.read(buffer),
+            };
+            match read {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 done => return done,
             }
@@ -275,7 +314,11 @@ impl Read for Patient {
 impl Write for Patient {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         loop {
-            match self.0.write(bytes) {
+            let written = match self {
+                Self::Plain(socket) => socket.write(bytes),
+                Self::Tls(stream) => stream.write(bytes),
+            };
+            match written {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 done => return done,
             }
@@ -283,6 +326,9 @@ impl Write for Patient {
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        self.0.flush()
+        match self {
+            Self::Plain(socket) => socket.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
     }
 }

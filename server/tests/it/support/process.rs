@@ -45,6 +45,7 @@ impl ServerProcess {
             stdout.read_line(&mut screen).expect("the screen is text");
             assert!(screen.len() > before, "the server ended: {screen}{}", rest(stderr));
             if let Some(address) = screen[before..].trim().strip_prefix("listening on ") {
+                let address = address.split(' ').next().unwrap_or_default();
                 break address.parse().expect("an address");
             }
         };
