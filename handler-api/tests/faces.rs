@@ -178,9 +178,9 @@ fn a_message_that_was_not_looked_at_is_kept_too() {
             Ok(())
         })
     });
-    let mut bytes = "kept".to_owned();
+    let bytes = "kept".to_owned();
     opened.session.text(&bytes);
-    bytes.clear();
+    drop(bytes);
     opened.gate.open();
     assert_eq!(opened.session.sent(), [text("kept"), close(1000)]);
 }
