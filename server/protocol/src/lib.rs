@@ -17,15 +17,18 @@
 //! where the peer does not read), answering Close, and every deadline.
 //!
 //! ```
-//! use wshd_protocol::{Connection, Event, Limits};
+//! use wshd_protocol::{Connection, Deflater, Event, Inflater, Limits};
 //!
 //! // Where the opening handshake ends, this begins.
 //! let (mut connection, limits, mut output) = (Connection::new(), Limits::default(), Vec::new());
+//! let (mut deflater, mut inflater) = (Deflater::new(), Inflater::new());
 //! let mut read = *b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58"; // RFC 6455 section 5.7: a masked "Hello"
 //! let mut input = &mut read[..];
-//! while let Some(event) = connection.receive(&mut input, &limits, &mut output) {
+//! while let Some(event) = connection.receive(&mut input, &limits, &mut inflater, &mut output) {
 //!     match event {
-//!         Event::Message(message) => connection.send(message.kind, &message.payload, &mut output).unwrap(),
+//!         Event::Message(message) => {
+//!             connection.send(message.kind, &message.payload, &mut deflater, &mut output).unwrap();
+//!         }
 //!         Event::Ping(payload) => connection.pong(&payload, &mut output).unwrap(),
 //!         Event::Pong(_) => {}
 //!         Event::CloseRequested(_) => connection.close(None, "", &mut output).unwrap(),
@@ -39,11 +42,14 @@
 //! unmasks; `utf8` checks text as it arrives; `message` assembles what came in pieces; [`close`] has the rules of close codes;
 //! `connection` joins them; `error` says what a peer did wrong and which code it gets.
 
+mod extension;
 pub mod handshake;
 
 mod frame;
 mod message;
 mod utf8;
+
+mod deflate;
 
 pub mod close;
 
@@ -52,7 +58,9 @@ mod error;
 
 pub use close::PeerClose;
 pub use connection::{Connection, Event, ReadyState};
+pub use deflate::{DeflateAgreement, DeflateGroup, DeflateParameters, DeflateRules, Deflater, Inflater};
 pub use error::{CloseError, ProtocolError, SendError};
+pub use extension::ExtensionOffer;
 pub use frame::{CONTROL_BYTES_MAX, FrameHead, frame_head};
 pub use message::{Kind, Message};
 
@@ -61,7 +69,8 @@ pub use message::{Kind, Message};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Payload bytes of one message, however it is cut into frames. Above it the connection fails with 1009, at the header that
-    /// announces too much and not only when the bytes have come. Default 1 MiB.
+    /// announces too much and not only when the bytes have come. Of a compressed message, the bytes of its plain text: it is
+    /// inflated up to there and no further. Default 1 MiB.
     pub message_bytes_max: usize,
     /// Empty continuation frames in one message. They cost the peer six bytes each and bring nothing. Above it the connection
     /// fails with 1008. Frames that bring something are bounded by `message_bytes_max` alone. Default 1024.

@@ -97,7 +97,7 @@ pub(super) async fn answer(
             }
         };
         let agreed = offer
-            .accept(accepted.protocol.as_deref())
+            .accept(accepted.protocol.as_deref(), None)
             .expect("a worker agrees only to a subprotocol that was offered");
         let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

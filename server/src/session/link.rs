@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use handler_api::abi::{self, wsh_status};
 use rustix::io::Errno;
-use wshd_protocol::{Connection, Kind, SendError, frame_head};
+use wshd_protocol::{Connection, Deflater, Kind, SendError, frame_head};
 
 use super::SessionKey;
 use super::handle::Handle;
@@ -78,13 +78,13 @@ impl Link {
         }
         if self.outgoing.is_some() {
             return self.queue(data.len(), env, |connection, tail| {
-                connection.send(kind, data, tail).map_err(status_of)
+                connection.send(kind, data, &mut Deflater::new(), tail).map_err(status_of)
             });
         }
         if data.len() >= DIRECT_BYTES {
             return self.send_directly(kind, data, desk, env);
         }
-        if let Err(error) = self.connection.send(kind, data, &mut desk.cork) {
+        if let Err(error) = self.connection.send(kind, data, &mut Deflater::new(), &mut desk.cork) {
             return status_of(error);
         }
         self.relieve_cork(desk);

@@ -21,7 +21,7 @@ use std::borrow::Cow;
 
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use wshd_protocol::{Event, Kind, Message, PeerClose, close};
+use wshd_protocol::{Event, Inflater, Kind, Message, PeerClose, close};
 
 pub(crate) use call::Call;
 pub(crate) use handle::{Handle, Place, Request};
@@ -190,6 +190,8 @@ impl Session {
 
     /// Delivers what `input` holds, until it is used up, a backlog begins, or the handler is not ready for more.
     fn deliver(&mut self, mut input: &mut [u8], desk: &mut Desk, env: &Env) {
+        // No extension is agreed yet: it holds nothing.
+        let mut inflater = Inflater::new();
         loop {
             // Nothing is read while either of these exists, so the input of one read is all that is kept, in one place.
             if let Some(held) = &mut self.link.held {
@@ -200,7 +202,8 @@ impl Session {
                 outgoing.unread.extend_from_slice(input);
                 break;
             }
-            let Some(event) = self.link.connection.receive(&mut input, &env.protocol_limits, &mut desk.cork)
+            let Some(event) =
+                self.link.connection.receive(&mut input, &env.protocol_limits, &mut inflater, &mut desk.cork)
             else {
                 break;
             };
