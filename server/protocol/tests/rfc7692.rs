@@ -5,11 +5,10 @@
 mod support;
 
 use flate2::{Compress, Compression, FlushCompress};
-use http::header::{HeaderMap, HeaderValue};
-use http::{Method, StatusCode, Version};
+use http::StatusCode;
 use support::inflate::StrictInflater;
 use support::*;
-use wshd_protocol::handshake::{Offer, Rejection};
+use wshd_protocol::handshake::Rejection;
 use wshd_protocol::{
     Connection, DeflateParameters, DeflateRules, Deflater, Event, Inflater, Kind, Limits, Message,
     ProtocolError, SendError,
@@ -31,20 +30,8 @@ const RULES: DeflateRules = DeflateRules {
 
 /// What the server agrees to, and how its answer says so, if the peer sends these lines of offers.
 fn negotiate(rules: &DeflateRules, lines: &[&str]) -> Result<Option<(DeflateParameters, String)>, Rejection> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in [
-        ("host", "server.example.com"),
-        ("upgrade", "websocket"),
-        ("connection", "Upgrade"),
-        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-        ("sec-websocket-version", "13"),
-    ] {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
-    for line in lines {
-        headers.append("sec-websocket-extensions", HeaderValue::from_str(line).unwrap());
-    }
-    let offer = Offer::parse(&Method::GET, Version::HTTP_11, &headers)?;
+    let headers = request(lines);
+    let offer = offer(&headers)?;
     let agreement = rules.agree(offer.extensions());
     let answer = offer.accept(None, agreement.as_ref()).unwrap();
     let answer = answer.get("sec-websocket-extensions").map(|value| value.to_str().unwrap().to_owned());

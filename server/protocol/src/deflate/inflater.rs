@@ -135,3 +135,43 @@ impl fmt::Debug for Inflater {
         f.debug_struct("Inflater").field("text_len", &self.text_len).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deflate::{DeflateGroup, Deflater};
+
+    /// A thousand bytes for one: it ends at the limit, and needs no more memory than the limit.
+    #[test]
+    fn a_bomb_is_inflated_up_to_the_limit_and_no_further() {
+        let group = DeflateGroup { window_bits: 15, level: 9, message_bytes_min: 0 };
+        let mut deflater = Deflater::new();
+        let bomb = deflater.compress(group, &vec![0; 30_000_000], &[]).unwrap();
+        assert!(bomb.len() < 30_000_000 / 900, "{}", bomb.len());
+        let mut inflater = Inflater::new();
+        for bytes_max in [0, 1, 1000, 1_000_000, 29_999_999] {
+            let error = ProtocolError::TooBig { limit: bytes_max };
+            assert_eq!(inflater.inflate(bomb, &[], bytes_max), Err(error));
+            assert!(inflater.text.capacity() <= (bytes_max + 1).max(SCRATCH_BYTES_KEPT));
+        }
+        assert_eq!(inflater.inflate(bomb, &[], 30_000_000), Ok(()));
+        assert_eq!(inflater.text().len(), 30_000_000);
+        // The next small message gives the memory back.
+        assert_eq!(inflater.inflate(b"\xf2\x48\xcd\xc9\xc9\x07\x00", &[], 100), Ok(()));
+        assert_eq!(inflater.text(), b"Hello");
+        assert!(inflater.text.capacity() <= SCRATCH_BYTES_KEPT);
+    }
+
+    /// Memory follows the text: at most twice as much, whatever the limit is.
+    #[test]
+    fn memory_follows_the_text() {
+        let group = DeflateGroup { window_bits: 15, level: 1, message_bytes_min: 0 };
+        let (mut deflater, mut inflater) = (Deflater::new(), Inflater::new());
+        for len in [100, 5000, 100_000, 1_000_000] {
+            let compressed = deflater.compress(group, &vec![7; len], &[]).unwrap();
+            assert_eq!(inflater.inflate(compressed, &[], usize::MAX), Ok(()));
+            assert_eq!(inflater.text().len(), len);
+            assert!(inflater.text.capacity() <= (2 * len).max(SCRATCH_BYTES_KEPT));
+        }
+    }
+}

@@ -6,6 +6,9 @@ pub(crate) mod inflate;
 
 use std::borrow::Cow;
 
+use http::header::{HeaderMap, HeaderValue};
+use http::{Method, Version};
+use wshd_protocol::handshake::{Offer, Rejection};
 use wshd_protocol::{Connection, Event, Inflater, Limits, Message, PeerClose};
 
 pub(crate) const FIN: u8 = 0x80;
@@ -18,6 +21,29 @@ pub(crate) const PING: u8 = 0x9;
 pub(crate) const PONG: u8 = 0xa;
 
 pub(crate) const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// The headers of a right request that offers these lines of extensions.
+pub(crate) fn request(extensions: &[&str]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("host", "server.example.com"),
+        ("upgrade", "websocket"),
+        ("connection", "Upgrade"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("sec-websocket-version", "13"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    for line in extensions {
+        headers.append("sec-websocket-extensions", HeaderValue::from_str(line).unwrap());
+    }
+    headers
+}
+
+/// What such a request comes to.
+pub(crate) fn offer(headers: &HeaderMap) -> Result<Offer<'_>, Rejection> {
+    Offer::parse(&Method::GET, Version::HTTP_11, headers)
+}
 
 /// A masked frame with its length in the shortest form; `first` is FIN, reserved bits and opcode.
 pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
