@@ -1,4 +1,4 @@
-//! RFC 6455 for the server's side, without I/O: bytes in, events out.
+//! RFC 6455 and RFC 7692 for the server's side, without I/O: bytes in, events out.
 //!
 //! This crate reads no socket and no clock, and its manifest shows it. The caller owns every buffer: input is unmasked where it
 //! lies, an ordinary message is handed on as a slice of it, and output is appended to a `Vec` of the caller. Between calls a
@@ -10,11 +10,15 @@
 //! - [`send`](Connection::send), [`send_fragment`](Connection::send_fragment), [`ping`](Connection::ping),
 //!   [`pong`](Connection::pong), [`close`](Connection::close), [`fail`](Connection::fail) append frames to the output.
 //! - [`message_head`](Connection::message_head) and [`fragment_head`](Connection::fragment_head) give the header alone, for a
-//!   payload that is too large to be copied.
+//!   payload that is too large to be copied and is not compressed.
 //! - Everything else asks and changes nothing.
 //!
 //! What the caller keeps, because only it knows whether the peer reads and what time it is: answering pings (the newest only,
 //! where the peer does not read), answering Close, and every deadline.
+//!
+//! A worker has one [`Deflater`] and one [`Inflater`] for all its connections. Neither holds anything before the first connection
+//! that [agreed](DeflateRules::agree) to permessage-deflate has something to compress or to inflate; a message that was inflated is
+//! borrowed from the inflater, so the answer to it can be compressed while it is looked at.
 //!
 //! ```
 //! use wshd_protocol::{Connection, Deflater, Event, Inflater, Limits};
@@ -38,9 +42,10 @@
 //! assert_eq!(output, b"\x81\x05Hello");
 //! ```
 //!
-//! The modules stand in the order a byte travels: [`handshake`] judges the opening handshake; `frame` reads headers and
-//! unmasks; `utf8` checks text as it arrives; `message` assembles what came in pieces; [`close`] has the rules of close codes;
-//! `connection` joins them; `error` says what a peer did wrong and which code it gets.
+//! The modules stand in the order a byte travels: `extension` reads what is offered, [`handshake`] judges the opening handshake;
+//! `frame` reads headers and unmasks; `message` assembles what came in pieces; `utf8` checks text as it arrives; `deflate` agrees
+//! to permessage-deflate, inflates and compresses; [`close`] has the rules of close codes; `connection` joins them; `error` says
+//! what a peer did wrong and which code it gets.
 
 mod extension;
 pub mod handshake;
