@@ -404,10 +404,8 @@ impl Connection {
         output: &mut Vec<u8>,
     ) -> bool {
         let Some(windows) = self.windows_mut() else { return false };
-        let group = windows.parameters.group();
-        let Some(compressed) = deflater.compress(group, payload, windows.sent.bytes()) else { return false };
+        let Some(compressed) = windows.compress(payload, deflater) else { return false };
         frame::append(output, FrameHead::compressed(kind, compressed.len()), compressed);
-        windows.sent.push(payload);
         true
     }
 
@@ -426,7 +424,7 @@ impl Connection {
         output.extend_from_slice(frame);
         let is_compressed = frame.first().is_some_and(|first| first & RSV1 != 0);
         if let Some(windows) = self.windows_mut().filter(|_| is_compressed) {
-            windows.sent.push(payload);
+            windows.on_sent(payload);
         }
         Ok(())
     }
@@ -593,7 +591,7 @@ impl Connection {
 
     /// Bytes of plain text that are kept for messages to come, sent and received.
     pub fn window_bytes(&self) -> usize {
-        self.windows().map_or(0, |windows| windows.sent.bytes().len() + windows.received.bytes().len())
+        self.windows().map_or(0, Windows::bytes)
     }
 
     /// Whether a message is being sent in fragments and its last one was not.

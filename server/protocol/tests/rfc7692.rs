@@ -779,6 +779,31 @@ fn s7_1_1_a_frame_that_was_compressed_alone_serves_many() {
     assert_eq!(server.send_alone(b"\xc2\x01\x00", b"", &mut Vec::new()), Err(SendError::Closed));
 }
 
+/// Connections share the streams of a deflater, and move to another and back; each peer understands what it gets (7.1.1).
+#[test]
+fn s7_1_1_the_window_of_a_connection_is_its_own_whichever_stream_compresses() {
+    let mut dice = Dice::new(6);
+    let mut deflaters = [Deflater::new(), Deflater::new(), Deflater::with_streams(3)];
+    for level in [1, 6] {
+        let mut peers: Vec<_> = offers()
+            .filter(|offer| offer.contains("bits=8") || offer.contains("bits=12"))
+            .chain(std::iter::repeat_n(DEFLATE.to_owned(), 4))
+            .map(|offer| agreed(&DeflateRules { level, ..RULES }, &offer))
+            .map(|parameters| (Client::new(parameters), Connection::with_deflate(parameters)))
+            .collect();
+        for said in talk(&mut dice, 150) {
+            let (client, server) = &mut peers[dice.below(12)];
+            let deflater = &mut deflaters[dice.below(3)];
+            // Some in a row, for which the stream is still the right one.
+            for part in said.chunks(1 + said.len() / 3) {
+                let mut output = Vec::new();
+                server.send(Kind::Binary, part, deflater, &mut output).unwrap();
+                assert_eq!(client.read(&output).0, part);
+            }
+        }
+    }
+}
+
 /// A connection that closes goes on with its window for what it still has to say (7.1.1).
 #[test]
 fn s7_1_1_the_window_outlives_the_closing_of_the_peer() {

@@ -146,7 +146,7 @@ mod tests {
     fn a_bomb_is_inflated_up_to_the_limit_and_no_further() {
         let group = DeflateGroup { window_bits: 15, level: 9, message_bytes_min: 0 };
         let mut deflater = Deflater::new();
-        let bomb = deflater.compress(group, &vec![0; 30_000_000], &[]).unwrap();
+        let bomb = deflater.compress(group, &vec![0; 30_000_000], &[], &mut 0).unwrap();
         assert!(bomb.len() < 30_000_000 / 900, "{}", bomb.len());
         let mut inflater = Inflater::new();
         for bytes_max in [0, 1, 1000, 1_000_000, 29_999_999] {
@@ -168,7 +168,7 @@ mod tests {
         let group = DeflateGroup { window_bits: 15, level: 1, message_bytes_min: 0 };
         let (mut deflater, mut inflater) = (Deflater::new(), Inflater::new());
         for len in [100, 5000, 100_000, 1_000_000] {
-            let compressed = deflater.compress(group, &vec![7; len], &[]).unwrap();
+            let compressed = deflater.compress(group, &vec![7; len], &[], &mut 0).unwrap();
             assert_eq!(inflater.inflate(compressed, &[], usize::MAX), Ok(()));
             assert_eq!(inflater.text().len(), len);
             assert!(inflater.text.capacity() <= (2 * len).max(SCRATCH_BYTES_KEPT));

@@ -17,6 +17,7 @@ mod inflater;
 use std::fmt;
 
 pub use deflater::Deflater;
+use deflater::Turn;
 use history::History;
 pub use inflater::Inflater;
 
@@ -84,7 +85,9 @@ pub struct DeflateAgreement {
 pub(crate) struct Windows {
     pub(crate) parameters: DeflateParameters,
     /// What the next message of the server may refer to.
-    pub(crate) sent: History,
+    sent: History,
+    /// The stream that has it in its window.
+    sent_by: Turn,
     /// What the next message of the peer may refer to.
     pub(crate) received: History,
 }
@@ -93,7 +96,26 @@ impl Windows {
     pub(crate) fn new(parameters: DeflateParameters) -> Self {
         let sent = History::new(parameters.sent_bytes_max());
         let received = History::new(parameters.received_bytes_max());
-        Self { parameters, sent, received }
+        Self { parameters, sent, sent_by: 0, received }
+    }
+
+    /// The payload of a compressed message, which counts as sent. `None` if the message is better sent as it is.
+    pub(crate) fn compress<'d>(&mut self, payload: &[u8], deflater: &'d mut Deflater) -> Option<&'d [u8]> {
+        let turn = if self.parameters.server_no_context_takeover { &mut 0 } else { &mut self.sent_by };
+        let compressed = deflater.compress(self.parameters.group(), payload, self.sent.bytes(), turn)?;
+        self.sent.push(payload);
+        Some(compressed)
+    }
+
+    /// A message that was compressed elsewhere is sent.
+    pub(crate) fn on_sent(&mut self, payload: &[u8]) {
+        self.sent.push(payload);
+        self.sent_by = 0;
+    }
+
+    /// Bytes of plain text that are kept.
+    pub(crate) fn bytes(&self) -> usize {
+        self.sent.bytes().len() + self.received.bytes().len()
     }
 }
 
