@@ -7,8 +7,9 @@
 //! takeover.
 //!
 //! The engine is zlib-rs: in Rust, with a safe interface that has what is needed here (raw streams, a window, a dictionary, a
-//! flush to the byte), and several times the speed of zlib at level 1. flate2 stands on the same code but hides the window on
-//! the way in.
+//! flush to the byte), and several times the speed of zlib at level 1. flate2 stands on the same code and would only be a layer
+//! more. The engine must not be asked to start anew before a message was ended: version 0.6.8 keeps the place in its output then, and
+//! the block that was open.
 
 mod deflater;
 mod history;
