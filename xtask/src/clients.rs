@@ -8,6 +8,24 @@ use std::process::{Child, Command, Stdio};
 use crate::needs::{self, Need};
 use crate::step::{StepResult, Steps, root, run, target_folder};
 
+/// How the server speaks to the clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Plain,
+    Tls,
+    Deflate,
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Tls => "with TLS",
+            Self::Deflate => "with compression",
+        }
+    }
+}
+
 /// The suites whose programs could be installed.
 #[derive(Debug)]
 pub(crate) struct Clients {
@@ -50,19 +68,19 @@ impl Clients {
         Self { node, python }
     }
 
-    /// Runs every suite against the release build, without TLS and with it; in the end it has to stop cleanly.
+    /// Runs every suite against the release build, plain, with TLS, and with compression; in the end it has to stop cleanly.
     pub(crate) fn run_all(&self, steps: &mut Steps) {
-        for scheme in ["ws", "wss"] {
-            self.run_over(scheme, steps);
+        for way in [Way::Plain, Way::Tls, Way::Deflate] {
+            self.run_over(way, steps);
         }
     }
 
-    fn run_over(&self, scheme: &str, steps: &mut Steps) {
+    fn run_over(&self, way: Way, steps: &mut Steps) {
         let suites = ["Node ws", "Chromium", "Python websockets"];
-        let [ws, chromium, python] = suites.map(|suite| format!("client over {scheme}: {suite}"));
+        let [ws, chromium, python] = suites.map(|suite| format!("client, {}: {suite}", way.name()));
         let mut server = None;
-        steps.run(&format!("start the release build, {scheme}"), || {
-            server = Some(Server::start(scheme)?);
+        steps.run(&format!("start the release build, {}", way.name()), || {
+            server = Some(Server::start(way)?);
             Ok(())
         });
         let Some(server) = server else {
@@ -73,14 +91,14 @@ impl Clients {
         };
         let url = server.url.clone();
         if self.node {
-            steps.run(&ws, || node_test("ws.test.mjs", &url));
-            steps.run(&chromium, || node_test("browser.test.mjs", &url));
+            steps.run(&ws, || node_test("ws.test.mjs", way, &url));
+            steps.run(&chromium, || node_test("browser.test.mjs", way, &url));
         } else {
             steps.fail(&ws, "it is not installed");
             steps.fail(&chromium, "it is not installed");
         }
         if self.python {
-            steps.run(&python, || python_test(&url));
+            steps.run(&python, || python_test(way, &url));
         } else {
             steps.fail(&python, "it is not installed");
         }
@@ -88,23 +106,29 @@ impl Clients {
     }
 }
 
-fn node_test(file: &str, url: &str) -> StepResult {
+fn node_test(file: &str, way: Way, url: &str) -> StepResult {
     let mut node = Command::new("node");
     node.args(["--test", file]).current_dir(folder("node"));
     node.env("WSHD_URL", url).env("SCREENSHOTS", target_folder().join("screenshots"));
     if let Some(chromium) = needs::find("chromium") {
         node.env("CHROMIUM", chromium);
     }
-    if url.starts_with("wss:") {
+    if way == Way::Deflate {
+        node.env("WSHD_DEFLATE", "1");
+    }
+    if way == Way::Tls {
         node.env("NODE_EXTRA_CA_CERTS", certificates().join("cert.pem"));
     }
     run(&mut node)
 }
 
-fn python_test(url: &str) -> StepResult {
+fn python_test(way: Way, url: &str) -> StepResult {
     let mut python = Command::new(folder("python").join("venv/bin/python"));
     python.args(["-m", "unittest", "-v", "test_websockets"]).current_dir(folder("python"));
-    if url.starts_with("wss:") {
+    if way == Way::Deflate {
+        python.env("WSHD_DEFLATE", "1");
+    }
+    if way == Way::Tls {
         python.env("SSL_CERT_FILE", certificates().join("cert.pem"));
     }
     run(python.env("WSHD_URL", url))
@@ -150,11 +174,15 @@ trait Unnamed: Read + std::fmt::Debug {}
 impl<T: Read + std::fmt::Debug> Unnamed for T {}
 
 impl Server {
-    fn start(scheme: &str) -> Result<Self, String> {
+    fn start(way: Way) -> Result<Self, String> {
         let program = target_folder().join("release/wshd");
         let mut command = Command::new(&program);
         command.args(["--port", "0", "--log-level", "warn"]).current_dir(root()).stdout(Stdio::piped());
-        if scheme == "wss" {
+        if way == Way::Deflate {
+            command.arg("--config").arg(config_with_deflate()?);
+        }
+        let scheme = if way == Way::Tls { "wss" } else { "ws" };
+        if way == Way::Tls {
             make_certificate(&program)?;
             command.arg("--tls").arg("--certificate").arg(certificates().join("cert.pem"));
             command.arg("--private-key").arg(certificates().join("key.pem"));
@@ -190,6 +218,16 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The config of the repository, with compression turned on.
+fn config_with_deflate() -> Result<PathBuf, String> {
+    let text = fs::read_to_string(root().join("config/config.toml")).map_err(|error| error.to_string())?;
+    let (before, section) = text.split_once("[deflate]").ok_or("config.toml has no section [deflate]")?;
+    let section = section.replacen("enabled = false", "enabled = true", 1);
+    let path = folder("deflate.toml");
+    fs::write(&path, format!("{before}[deflate]{section}")).map_err(|error| error.to_string())?;
+    Ok(path)
 }
 
 /// A new pair; the one of an earlier run may be over.

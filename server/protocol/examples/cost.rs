@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use wshd_protocol::{Connection, Event, Kind, Limits, Message};
+use wshd_protocol::{Connection, Deflater, Event, Inflater, Kind, Limits, Message};
 
 const ROUNDS: usize = 400;
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
@@ -17,7 +17,9 @@ fn main() {
         let binary = measure(Kind::Binary, payload_len, |_, message, _| look(message));
         let text = measure(Kind::Text, payload_len, |_, message, _| look(message));
         let echo = measure(Kind::Binary, payload_len, |connection, message, output| {
-            connection.send(message.kind, &message.payload, output).expect("nothing was closed");
+            connection
+                .send(message.kind, &message.payload, &mut Deflater::new(), output)
+                .expect("nothing was closed");
         });
         let split = measure_split(payload_len);
         println!("{payload_len:>8} {binary:>10.1} {text:>10.1} {echo:>10.1} {split:>10.1}");
@@ -57,7 +59,7 @@ fn measure(
     let count = (64 * 1024 / one.len()).max(1);
     let bytes = one.repeat(count);
     let mut buffer = bytes.clone();
-    let (mut connection, limits) = (Connection::new(), Limits::default());
+    let (mut connection, limits, mut inflater) = (Connection::new(), Limits::default(), Inflater::new());
     let mut output = Vec::new();
     let mut best = f64::MAX;
     for _ in 0..ROUNDS {
@@ -67,7 +69,7 @@ fn measure(
         let mut input = black_box(&mut buffer[..]);
         let start = Instant::now();
         let mut heard = 0;
-        while let Some(event) = connection.receive(&mut input, &limits, &mut output) {
+        while let Some(event) = connection.receive(&mut input, &limits, &mut inflater, &mut output) {
             let Event::Message(message) = event else { panic!("{event:?}") };
             handle(&mut connection, message, &mut output);
             heard += 1;
@@ -83,17 +85,17 @@ fn measure(
 fn measure_split(payload_len: usize) -> f64 {
     let bytes = frame(Kind::Text, payload_len);
     let mut buffer = bytes.clone();
-    let (mut connection, limits) = (Connection::new(), Limits::default());
+    let (mut connection, limits, mut inflater) = (Connection::new(), Limits::default(), Inflater::new());
     let mut output = Vec::new();
     let mut best = f64::MAX;
     for _ in 0..ROUNDS {
         buffer.copy_from_slice(&bytes);
         let (mut first, mut second) = buffer.split_at_mut(bytes.len() / 2);
         let start = Instant::now();
-        let nothing = connection.receive(black_box(&mut first), &limits, &mut output);
-        let event = connection.receive(black_box(&mut second), &limits, &mut output);
+        assert!(connection.receive(black_box(&mut first), &limits, &mut inflater, &mut output).is_none());
+        let event = connection.receive(black_box(&mut second), &limits, &mut inflater, &mut output);
         best = best.min(start.elapsed().as_nanos() as f64);
-        assert!(nothing.is_none() && matches!(event, Some(Event::Message(_))));
+        assert!(matches!(event, Some(Event::Message(_))));
     }
     best
 }

@@ -4,29 +4,30 @@ use std::borrow::Cow;
 
 use crate::Limits;
 use crate::close::{self, PeerClose};
+use crate::deflate::{DeflateGroup, DeflateParameters, Deflater, Inflater, Windows};
 use crate::error::{CloseError, ProtocolError, SendError};
-use crate::frame::{self, CONTROL_BYTES_MAX, FrameHead, HEAD_BYTES_MAX, Head, Opcode};
+use crate::frame::{self, CONTROL_BYTES_MAX, FrameHead, HEAD_BYTES_MAX, Head, Opcode, RSV1};
 use crate::message::{self, Assembly, Kind, Message};
 
 /// The protocol state of a connection. Sixteen bytes and no heap while nothing is under way, which is nearly always; even the
-/// beginning of a header is put into the box that the rest of its message will need anyway.
+/// beginning of a header is put into the box that the rest of its message will need anyway. Where permessage-deflate was agreed,
+/// the box is there for good and holds the windows.
 #[derive(Debug, Default)]
 pub struct Connection {
-    /// What has begun and not ended: a header, a frame, a message.
-    partial: Option<Box<Partial>>,
+    /// What has begun and not ended, and what an extension has to remember.
+    kept: Option<Box<Kept>>,
     /// The peer sent Close, or broke the protocol: its input is thrown away.
     is_deaf: bool,
     /// Close was sent: nothing may follow it.
     is_mute: bool,
     /// The kind of the message that is being sent in fragments.
     sending: Option<Kind>,
-    /// The bits RSV1 to RSV3 that an agreed extension gives a meaning to. None is agreed so far: permessage-deflate will set
-    /// RSV1, and look at it on the first frame of a message only (RFC 7692 section 6).
+    /// RSV1 where permessage-deflate was agreed, and 0 elsewhere.
     agreed_bits: u8,
 }
 
 #[derive(Debug, Default)]
-struct Partial {
+struct Kept {
     /// The beginning of a header.
     head: [u8; HEAD_BYTES_MAX],
     head_len: u8,
@@ -36,6 +37,8 @@ struct Partial {
     control: Vec<u8>,
     /// A message whose frames have not arrived whole.
     message: Option<Assembly>,
+    /// Exist exactly where permessage-deflate was agreed.
+    windows: Option<Box<Windows>>,
 }
 
 /// A frame whose header was read and found right.
@@ -43,10 +46,20 @@ struct Partial {
 struct Incoming {
     opcode: Opcode,
     is_final: bool,
+    /// Begins a message that is compressed.
+    is_compressed: bool,
     /// Rotated to the next byte.
     mask: [u8; 4],
     /// Payload bytes that have not arrived; within the limits, which the header was held against.
     missing: usize,
+}
+
+/// What a frame, or a part of it, brought.
+enum Received<'b> {
+    Nothing,
+    Event(Event<'b>),
+    /// A compressed message: its plain text lies in the inflater.
+    Inflated(Kind),
 }
 
 /// What the peer did.
@@ -80,9 +93,15 @@ pub enum ReadyState {
 }
 
 impl Connection {
-    /// A connection whose opening handshake has just been answered with 101. Does not allocate.
+    /// A connection whose opening handshake has just been answered with 101, and no extension. Does not allocate.
     pub const fn new() -> Self {
-        Self { partial: None, is_deaf: false, is_mute: false, sending: None, agreed_bits: 0 }
+        Self { kept: None, is_deaf: false, is_mute: false, sending: None, agreed_bits: 0 }
+    }
+
+    /// The same where permessage-deflate was agreed (RFC 7692).
+    pub fn with_deflate(parameters: DeflateParameters) -> Self {
+        let windows = Some(Box::new(Windows::new(parameters)));
+        Self { kept: Some(Box::new(Kept { windows, ..Kept::default() })), agreed_bits: RSV1, ..Self::new() }
     }
 
     // ---- receiving -----------------------------------------------------------------------------------------------------
@@ -93,17 +112,22 @@ impl Connection {
     /// A message that lies whole in `input` is neither copied nor does it allocate. For one that comes in pieces, memory
     /// follows the bytes received, whatever its header announces. Only a failure appends to `output`.
     ///
+    /// A compressed message is inflated when its last byte has come, into `inflater`, up to the limit and no further (RFC 7692
+    /// section 7.2.2). The compressed bytes may be an eighth more than the limit, because there are messages that compression
+    /// makes longer.
+    ///
     /// Once Close was sent, only [`Event::CloseAnswered`] and [`Event::Failed`] follow: messages are thrown away unread, as
     /// HTML5 does while closing, and so are pings and pongs. After [`Event::CloseRequested`], [`Event::CloseAnswered`] and
     /// [`Event::Failed`] all input is thrown away (RFC 6455 section 5.5.1).
     #[inline]
-    pub fn receive<'b>(
+    pub fn receive<'e, 'b: 'e>(
         &mut self,
         input: &mut &'b mut [u8],
         limits: &Limits,
+        inflater: &'e mut Inflater,
         output: &mut Vec<u8>,
-    ) -> Option<Event<'b>> {
-        if self.partial.is_none()
+    ) -> Option<Event<'e>> {
+        if self.kept.is_none()
             && !self.is_deaf
             && !self.is_mute
             && let Some((kind, head_len, payload_len)) = frame::ordinary(input)
@@ -117,25 +141,29 @@ impl Connection {
             }
             return Some(Event::Message(Message { kind, payload: Cow::Borrowed(payload) }));
         }
-        self.receive_any(input, limits, output)
+        self.receive_any(input, limits, inflater, output)
     }
 
     /// Everything but the ordinary message.
     #[inline(never)]
-    fn receive_any<'b>(
+    fn receive_any<'e, 'b: 'e>(
         &mut self,
         input: &mut &'b mut [u8],
         limits: &Limits,
+        inflater: &'e mut Inflater,
         output: &mut Vec<u8>,
-    ) -> Option<Event<'b>> {
+    ) -> Option<Event<'e>> {
         while !input.is_empty() && !self.is_deaf {
-            let received = self.receive_frame(input, limits);
-            if self.partial.as_ref().is_some_and(|partial| partial.is_empty()) {
-                self.partial = None;
+            let received = self.receive_frame(input, limits, inflater);
+            if self.kept.as_ref().is_some_and(|kept| kept.windows.is_none() && !kept.is_partial()) {
+                self.kept = None;
             }
             match received {
-                Ok(None) => {}
-                Ok(Some(event)) => return Some(event),
+                Ok(Received::Nothing) => {}
+                Ok(Received::Event(event)) => return Some(event),
+                Ok(Received::Inflated(kind)) => {
+                    return Some(Event::Message(Message { kind, payload: Cow::Borrowed(inflater.text()) }));
+                }
                 Err(error) => return Some(self.violated(error, output)),
             }
         }
@@ -145,17 +173,18 @@ impl Connection {
         None
     }
 
-    /// Takes a frame, or as much of it as there is. `Ok(None)` if that completes nothing.
+    /// Takes a frame, or as much of it as there is.
     fn receive_frame<'b>(
         &mut self,
         input: &mut &'b mut [u8],
         limits: &Limits,
-    ) -> Result<Option<Event<'b>>, ProtocolError> {
-        let mut frame = match self.partial.as_mut().and_then(|partial| partial.frame.take()) {
+        inflater: &mut Inflater,
+    ) -> Result<Received<'b>, ProtocolError> {
+        let mut frame = match self.kept.as_mut().and_then(|kept| kept.frame.take()) {
             Some(frame) => frame,
             None => match self.receive_head(input, limits)? {
                 Some(frame) => frame,
-                None => return Ok(None),
+                None => return Ok(Received::Nothing),
             },
         };
         let available = frame.missing.min(input.len());
@@ -163,15 +192,15 @@ impl Connection {
         frame::unmask(payload, frame.mask);
         frame.mask = frame::rotated(frame.mask, available);
         frame.missing -= available;
-        let event = if frame.opcode.is_control() {
+        let received = if frame.opcode.is_control() {
             self.receive_control(frame, payload)?
         } else {
-            self.receive_data(frame, payload, limits)?
+            self.receive_data(frame, payload, limits, inflater)?
         };
         if frame.missing > 0 {
-            self.partial.get_or_insert_default().frame = Some(frame);
+            self.kept.get_or_insert_default().frame = Some(frame);
         }
-        Ok(event)
+        Ok(received)
     }
 
     /// Takes the header of the next frame and holds it against the limits; `None` if it is incomplete.
@@ -181,42 +210,42 @@ impl Connection {
         limits: &Limits,
     ) -> Result<Option<Incoming>, ProtocolError> {
         let Some(head) = self.take_head(input)? else { return Ok(None) };
-        let mut room = limits.message_bytes_max;
-        match (head.opcode, self.partial.as_mut().and_then(|partial| partial.message.as_mut())) {
+        let room = match (head.opcode, self.kept.as_mut().and_then(|kept| kept.message.as_mut())) {
             (Opcode::Data(_), Some(_)) => return Err(ProtocolError::InterruptedMessage),
             (Opcode::Continuation, None) => return Err(ProtocolError::LoneContinuation),
             (Opcode::Continuation, Some(message)) => {
                 message.on_continuation(head.payload_len, limits)?;
-                room = room.saturating_sub(message.len());
+                bytes_max(message.is_compressed(), limits).saturating_sub(message.len())
             }
-            (Opcode::Data(_), None) => {}
-            (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => room = CONTROL_BYTES_MAX,
-        }
+            (Opcode::Data(_), None) => bytes_max(head.is_compressed, limits),
+            (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => CONTROL_BYTES_MAX,
+        };
         let missing = usize::try_from(head.payload_len).ok().filter(|payload_len| *payload_len <= room);
         let missing = missing.ok_or(ProtocolError::TooBig { limit: limits.message_bytes_max })?;
-        Ok(Some(Incoming { opcode: head.opcode, is_final: head.is_final, mask: head.mask, missing }))
+        let Head { opcode, is_final, is_compressed, mask, .. } = head;
+        Ok(Some(Incoming { opcode, is_final, is_compressed, mask, missing }))
     }
 
     fn take_head(&mut self, input: &mut &mut [u8]) -> Result<Option<Head>, ProtocolError> {
-        let kept = self.partial.as_ref().map_or(0, |partial| usize::from(partial.head_len));
-        if kept == 0
+        let begun = self.kept.as_ref().map_or(0, |kept| usize::from(kept.head_len));
+        if begun == 0
             && let Some(head) = Head::parse(input, self.agreed_bits)?
         {
             take(input, head.len);
             return Ok(Some(head));
         }
         // Cut inside the header: the bytes are kept, and parsed again with those that follow.
-        let partial = self.partial.get_or_insert_default();
-        let added = (HEAD_BYTES_MAX - kept).min(input.len());
-        partial.head[kept..kept + added].copy_from_slice(&input[..added]);
-        match Head::parse(&partial.head[..kept + added], self.agreed_bits)? {
+        let kept = self.kept.get_or_insert_default();
+        let added = (HEAD_BYTES_MAX - begun).min(input.len());
+        kept.head[begun..begun + added].copy_from_slice(&input[..added]);
+        match Head::parse(&kept.head[..begun + added], self.agreed_bits)? {
             Some(head) => {
-                partial.head_len = 0;
-                take(input, head.len - kept);
+                kept.head_len = 0;
+                take(input, head.len - begun);
                 Ok(Some(head))
             }
             None => {
-                partial.head_len = (kept + added) as u8;
+                kept.head_len = (begun + added) as u8;
                 take(input, added);
                 Ok(None)
             }
@@ -229,37 +258,67 @@ impl Connection {
         frame: Incoming,
         payload: &'b [u8],
         limits: &Limits,
-    ) -> Result<Option<Event<'b>>, ProtocolError> {
+        inflater: &mut Inflater,
+    ) -> Result<Received<'b>, ProtocolError> {
         let ends_message = frame.is_final && frame.missing == 0;
-        let is_begun = self.partial.as_ref().is_some_and(|partial| partial.message.is_some());
+        let is_begun = self.kept.as_ref().is_some_and(|kept| kept.message.is_some());
         // Once Close was sent, messages are read only to find the frames behind them (RFC 6455 section 5.5.1, and HTML5's rule
         // for the state CLOSING).
         if ends_message && !is_begun && self.is_mute {
-            return Ok(None);
+            return Ok(Received::Nothing);
         }
         if let Opcode::Data(kind) = frame.opcode
             && ends_message
             && !is_begun
         {
+            if frame.is_compressed {
+                return self.inflate(kind, payload, limits, inflater);
+            }
             if !message::is_right(kind, payload) {
                 return Err(ProtocolError::InvalidText);
             }
-            return Ok(Some(Event::Message(Message { kind, payload: Cow::Borrowed(payload) })));
+            return Ok(Received::Event(Event::Message(Message { kind, payload: Cow::Borrowed(payload) })));
         }
-        let partial = self.partial.get_or_insert_default();
+        let kept = self.kept.get_or_insert_default();
         let message = match frame.opcode {
-            Opcode::Data(kind) => partial.message.get_or_insert_with(|| Assembly::new(kind)),
-            _ => partial.message.as_mut().expect("receive_head refuses to continue what was not begun"),
+            Opcode::Data(kind) => {
+                kept.message.get_or_insert_with(|| Assembly::new(kind, frame.is_compressed))
+            }
+            _ => kept.message.as_mut().expect("receive_head refuses to continue what was not begun"),
         };
         if !self.is_mute {
             let frame_end = message.len() + payload.len() + frame.missing;
-            message.push(payload, if frame.is_final { frame_end } else { limits.message_bytes_max })?;
+            let len_max = bytes_max(message.is_compressed(), limits);
+            message.push(payload, if frame.is_final { frame_end } else { len_max })?;
         }
         if !ends_message {
-            return Ok(None);
+            return Ok(Received::Nothing);
         }
-        let message = partial.message.take().expect("it was there a moment ago");
-        if self.is_mute { Ok(None) } else { message.finish().map(|message| Some(Event::Message(message))) }
+        let message = kept.message.take().expect("it was there a moment ago");
+        if self.is_mute {
+            return Ok(Received::Nothing);
+        }
+        if message.is_compressed() {
+            return self.inflate(message.kind(), message.compressed(), limits, inflater);
+        }
+        message.finish().map(|message| Received::Event(Event::Message(message)))
+    }
+
+    /// Inflates a whole compressed message, and keeps what the next one may refer to (RFC 7692 section 7.2.2).
+    fn inflate<'b>(
+        &mut self,
+        kind: Kind,
+        payload: &[u8],
+        limits: &Limits,
+        inflater: &mut Inflater,
+    ) -> Result<Received<'b>, ProtocolError> {
+        let windows = self.windows_mut().expect("RSV1 passes only where it was agreed");
+        inflater.inflate(payload, windows.received.bytes(), limits.message_bytes_max)?;
+        if !message::is_right(kind, inflater.text()) {
+            return Err(ProtocolError::InvalidText);
+        }
+        windows.received.push(inflater.text());
+        Ok(Received::Inflated(kind))
     }
 
     /// Takes the next bytes of a control frame.
@@ -267,12 +326,12 @@ impl Connection {
         &mut self,
         frame: Incoming,
         payload: &'b [u8],
-    ) -> Result<Option<Event<'b>>, ProtocolError> {
+    ) -> Result<Received<'b>, ProtocolError> {
         if frame.missing > 0 {
-            self.partial.get_or_insert_default().control.extend_from_slice(payload);
-            return Ok(None);
+            self.kept.get_or_insert_default().control.extend_from_slice(payload);
+            return Ok(Received::Nothing);
         }
-        let begun = self.partial.as_mut().map(|partial| std::mem::take(&mut partial.control));
+        let begun = self.kept.as_mut().map(|kept| std::mem::take(&mut kept.control));
         let payload = match begun {
             Some(mut whole) if !whole.is_empty() => {
                 whole.extend_from_slice(payload);
@@ -284,16 +343,16 @@ impl Connection {
             Opcode::Close => {
                 let close = PeerClose::parse(payload)?;
                 self.stop_receiving();
-                Ok(Some(if self.is_mute {
+                Ok(Received::Event(if self.is_mute {
                     Event::CloseAnswered(close)
                 } else {
                     Event::CloseRequested(close)
                 }))
             }
             // Once Close was sent, no pong may follow.
-            _ if self.is_mute => Ok(None),
-            Opcode::Ping => Ok(Some(Event::Ping(payload))),
-            _ => Ok(Some(Event::Pong(payload))),
+            _ if self.is_mute => Ok(Received::Nothing),
+            Opcode::Ping => Ok(Received::Event(Event::Ping(payload))),
+            _ => Ok(Received::Event(Event::Pong(payload))),
         }
     }
 
@@ -306,23 +365,77 @@ impl Connection {
 
     fn stop_receiving(&mut self) {
         self.is_deaf = true;
-        self.partial = None;
+        // What may still be sent goes on with its window.
+        let windows = self.kept.take().and_then(|kept| kept.windows);
+        self.kept = windows.map(|windows| Box::new(Kept { windows: Some(windows), ..Kept::default() }));
     }
 
     // ---- sending -------------------------------------------------------------------------------------------------------
 
-    /// Appends a message as one unmasked frame (RFC 6455 section 5.6). The caller vouches that a text is UTF-8.
+    /// Appends a message as one unmasked frame (RFC 6455 section 5.6). The caller vouches that a text is UTF-8. Where
+    /// permessage-deflate was agreed, it is compressed if [that is tried](Self::compresses) and makes it shorter (RFC 7692 section
+    /// 7.2.1).
     ///
     /// # Errors
     /// [`SendError::Closed`] once Close was sent, [`SendError::InFragments`] inside a message that is being sent in fragments.
     #[inline]
-    pub fn send(&mut self, kind: Kind, payload: &[u8], output: &mut Vec<u8>) -> Result<(), SendError> {
-        frame::append(output, self.message_head(kind, payload.len())?, payload);
+    pub fn send(
+        &mut self,
+        kind: Kind,
+        payload: &[u8],
+        deflater: &mut Deflater,
+        output: &mut Vec<u8>,
+    ) -> Result<(), SendError> {
+        let head = self.message_head(kind, payload.len())?;
+        if self.agreed_bits == 0 || !self.send_compressed(kind, payload, deflater, output) {
+            frame::append(output, head, payload);
+        }
         Ok(())
     }
 
+    /// False if the message is better sent as it is. Then it does not enter the window either: what the peer's inflater has not
+    /// seen, it has not got (RFC 7692 section 7.2.2).
+    #[inline(never)]
+    fn send_compressed(
+        &mut self,
+        kind: Kind,
+        payload: &[u8],
+        deflater: &mut Deflater,
+        output: &mut Vec<u8>,
+    ) -> bool {
+        let Some(windows) = self.windows_mut() else { return false };
+        let Some(compressed) = windows.compress(payload, deflater) else { return false };
+        frame::append(output, FrameHead::compressed(kind, compressed.len()), compressed);
+        true
+    }
+
+    /// Appends a frame that [`Deflater::compress_alone`] made of `payload` for the [group](Self::deflate_group) of this
+    /// connection. Costs a copy of the frame, and of as much of the payload as the window holds.
+    ///
+    /// # Errors
+    /// As with [`send`](Self::send).
+    pub fn send_alone(
+        &mut self,
+        frame: &[u8],
+        payload: &[u8],
+        output: &mut Vec<u8>,
+    ) -> Result<(), SendError> {
+        self.may_send()?;
+        output.extend_from_slice(frame);
+        let is_compressed = frame.first().is_some_and(|first| first & RSV1 != 0);
+        if let Some(windows) = self.windows_mut().filter(|_| is_compressed) {
+            windows.on_sent(payload);
+        }
+        Ok(())
+    }
+
+    fn windows_mut(&mut self) -> Option<&mut Windows> {
+        self.kept.as_mut()?.windows.as_deref_mut()
+    }
+
     /// Appends a part of a message as a frame of its own; `is_last` ends the message (RFC 6455 section 5.4). A text may be cut
-    /// inside a character. Control frames may be sent between the parts.
+    /// inside a character. Control frames may be sent between the parts. Such a message is not compressed: each part goes out
+    /// when it is there, and a receiver takes both kinds (RFC 7692 section 6).
     ///
     /// # Errors
     /// [`SendError::Closed`] once Close was sent, [`SendError::InFragments`] if the message was begun with another kind.
@@ -337,8 +450,8 @@ impl Connection {
         Ok(())
     }
 
-    /// The header of a message, for a payload that is written from where it lies. The caller writes both, with nothing between
-    /// them. Errors as with [`send`](Self::send).
+    /// The header of a message that is not compressed, for a payload that is written from where it lies. The caller writes both,
+    /// with nothing between them. Errors as with [`send`](Self::send).
     #[inline]
     pub fn message_head(&self, kind: Kind, payload_len: usize) -> Result<FrameHead, SendError> {
         self.may_send()?;
@@ -441,7 +554,7 @@ impl Connection {
         frame::append(output, FrameHead::new(Opcode::Close, true, code.len() + reason.len()), code);
         output.extend_from_slice(reason.as_bytes());
         self.is_mute = true;
-        if let Some(message) = self.partial.as_mut().and_then(|partial| partial.message.as_mut()) {
+        if let Some(message) = self.kept.as_mut().and_then(|kept| kept.message.as_mut()) {
             message.discard();
         }
     }
@@ -457,6 +570,30 @@ impl Connection {
         }
     }
 
+    /// Whether [`send`](Self::send) tries to compress a message of so many bytes. Whoever writes payloads from where they lie asks
+    /// this first.
+    #[inline]
+    pub fn compresses(&self, payload_len: usize) -> bool {
+        self.windows().is_some_and(|windows| payload_len >= windows.parameters.message_bytes_min())
+    }
+
+    /// What was agreed of permessage-deflate (RFC 7692); `None` where it was not.
+    pub fn deflate(&self) -> Option<DeflateParameters> {
+        self.windows().map(|windows| windows.parameters)
+    }
+
+    /// Which frames this connection can share with others, where permessage-deflate was agreed: those that were
+    /// [compressed alone](Deflater::compress_alone) for the same group. Context takeover does not hinder that: it allows
+    /// to refer to earlier messages, and does not ask for it (RFC 7692 section 7.1.1).
+    pub fn deflate_group(&self) -> Option<DeflateGroup> {
+        self.windows().map(|windows| windows.parameters.group())
+    }
+
+    /// Bytes of plain text that are kept for messages to come, sent and received.
+    pub fn window_bytes(&self) -> usize {
+        self.windows().map_or(0, Windows::bytes)
+    }
+
     /// Whether a message is being sent in fragments and its last one was not.
     pub fn is_sending_fragments(&self) -> bool {
         self.sending.is_some()
@@ -465,15 +602,27 @@ impl Connection {
     /// Payload bytes of the message that is arriving; `None` if no header, frame or message is under way. Whoever has a clock
     /// puts a deadline on it. What was thrown away while closing does not count.
     pub fn message_bytes_pending(&self) -> Option<usize> {
-        let partial = self.partial.as_ref()?;
-        Some(partial.message.as_ref().map_or(0, Assembly::len))
+        let kept = self.kept.as_ref().filter(|kept| kept.is_partial())?;
+        Some(kept.message.as_ref().map_or(0, Assembly::len))
+    }
+
+    fn windows(&self) -> Option<&Windows> {
+        self.kept.as_ref()?.windows.as_deref()
     }
 }
 
-impl Partial {
-    fn is_empty(&self) -> bool {
-        self.head_len == 0 && self.frame.is_none() && self.control.is_empty() && self.message.is_none()
+impl Kept {
+    /// A header, a frame or a message is under way.
+    fn is_partial(&self) -> bool {
+        self.head_len > 0 || self.frame.is_some() || !self.control.is_empty() || self.message.is_some()
     }
+}
+
+/// Bytes that a message may have as it comes. Compression can make one longer, by an eighth where a compressor uses the fixed
+/// codes of RFC 1951 section 3.2.6 for bytes that have no pattern.
+fn bytes_max(is_compressed: bool, limits: &Limits) -> usize {
+    let bytes = limits.message_bytes_max;
+    if is_compressed { bytes.saturating_add(bytes / 8).saturating_add(64) } else { bytes }
 }
 
 /// Takes `count` bytes from the front of `input`.
@@ -495,25 +644,28 @@ mod tests {
         let mut connection = Connection::new();
         let mut bytes = b"\x82\x82\x00\x00\x00\x00hi".to_vec();
         let mut output = Vec::new();
-        let event = connection.receive(&mut &mut bytes[..], &Limits::default(), &mut output);
+        let mut inflater = Inflater::new();
+        let event = connection.receive(&mut &mut bytes[..], &Limits::default(), &mut inflater, &mut output);
         assert!(matches!(event, Some(Event::Message(Message { payload: Cow::Borrowed(b"hi"), .. }))));
-        assert!(connection.partial.is_none());
+        assert!(connection.kept.is_none());
     }
 
     /// What a piece needed is given back with the event it belonged to: header, control frame, message.
     #[test]
     fn the_heap_is_given_back_after_every_event() {
         let mut connection = Connection::new();
-        let (limits, mut output) = (Limits::default(), Vec::new());
+        let (limits, mut inflater, mut output) = (Limits::default(), Inflater::new(), Vec::new());
         for bytes in
             [&b"\x82\x82\x00\x00\x00\x00hi"[..], b"\x89\x82\x00\x00\x00\x00hi", b"\x81\x80\x00\x00\x00\x00"]
         {
             for cut in 1..bytes.len() {
                 let (mut first, mut second) = (bytes[..cut].to_vec(), bytes[cut..].to_vec());
-                assert_eq!(connection.receive(&mut &mut first[..], &limits, &mut output), None);
-                assert!(connection.partial.is_some());
-                assert!(connection.receive(&mut &mut second[..], &limits, &mut output).is_some());
-                assert!(connection.partial.is_none(), "{bytes:?} cut at {cut}");
+                let nothing = connection.receive(&mut &mut first[..], &limits, &mut inflater, &mut output);
+                assert_eq!(nothing, None);
+                assert!(connection.kept.is_some());
+                let event = connection.receive(&mut &mut second[..], &limits, &mut inflater, &mut output);
+                assert!(event.is_some());
+                assert!(connection.kept.is_none(), "{bytes:?} cut at {cut}");
             }
         }
     }

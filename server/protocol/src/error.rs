@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::close;
 
-/// A violation of RFC 6455, or of a limit, by the peer. The connection has failed (section 7.1.7).
+/// A violation of RFC 6455 or RFC 7692, or of a limit, by the peer. The connection has failed (section 7.1.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProtocolError {
@@ -12,6 +12,8 @@ pub enum ProtocolError {
     Unmasked,
     /// A reserved bit is set and no extension was agreed that gives it a meaning (section 5.2).
     ReservedBits,
+    /// RSV1, which says that a message is compressed, on a frame that does not begin one (RFC 7692 section 6.1).
+    MisplacedRsv1,
     /// An opcode that is not defined (section 5.2).
     ReservedOpcode(u8),
     /// A length in more bytes than it needs (section 5.2).
@@ -34,6 +36,9 @@ pub enum ProtocolError {
     CloseReason,
     /// A text message that is not UTF-8 (section 8.1). Fails with 1007.
     InvalidText,
+    /// A compressed message that cannot be inflated, or refers to what is not in the window (RFC 7692 section 7.2.2). Fails with
+    /// 1007.
+    InvalidDeflate,
     /// A message larger than the limit (sections 7.4.1 and 10.4). Fails with 1009.
     TooBig {
         /// Of payload bytes.
@@ -44,15 +49,20 @@ pub enum ProtocolError {
         /// Of empty frames.
         limit: u32,
     },
+    /// More blocks with BFINAL in one compressed message than anybody needs (RFC 7692 section 7.2.3.4). Fails with 1008.
+    FinalBlocks {
+        /// Of such blocks.
+        limit: u32,
+    },
 }
 
 impl ProtocolError {
     /// The code of the Close frame that the peer gets (section 7.4.1): 1002 unless the variant says otherwise.
     pub fn close_code(self) -> u16 {
         match self {
-            Self::InvalidText | Self::CloseReason => close::INVALID_PAYLOAD,
+            Self::InvalidText | Self::CloseReason | Self::InvalidDeflate => close::INVALID_PAYLOAD,
             Self::TooBig { .. } => close::TOO_BIG,
-            Self::EmptyFragments { .. } => close::POLICY,
+            Self::EmptyFragments { .. } | Self::FinalBlocks { .. } => close::POLICY,
             _ => close::PROTOCOL,
         }
     }
@@ -63,6 +73,7 @@ impl fmt::Display for ProtocolError {
         match self {
             Self::Unmasked => f.write_str("peer sent an unmasked frame"),
             Self::ReservedBits => f.write_str("peer set a reserved bit without an agreed extension"),
+            Self::MisplacedRsv1 => f.write_str("peer set RSV1 on a frame that does not begin a message"),
             Self::ReservedOpcode(opcode) => write!(f, "peer sent the reserved opcode {opcode:#x}"),
             Self::LengthNotMinimal => f.write_str("peer wrote a length in more bytes than it needs"),
             Self::LengthTopBit => f.write_str("peer sent a length of more than 63 bits"),
@@ -74,8 +85,12 @@ impl fmt::Display for ProtocolError {
             Self::CloseCode(code) => write!(f, "peer sent the close code {code}, which must not be sent"),
             Self::CloseReason => f.write_str("peer sent a close reason that is not UTF-8"),
             Self::InvalidText => f.write_str("peer sent a text that is not UTF-8"),
+            Self::InvalidDeflate => f.write_str("peer sent a compressed message that cannot be inflated"),
             Self::TooBig { limit } => write!(f, "peer sent a message of more than {limit} bytes"),
             Self::EmptyFragments { limit } => write!(f, "peer sent more than {limit} empty fragments"),
+            Self::FinalBlocks { limit } => {
+                write!(f, "peer sent more than {limit} final blocks in one compressed message")
+            }
         }
     }
 }

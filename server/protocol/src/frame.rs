@@ -15,6 +15,8 @@ pub(crate) const HEAD_BYTES_MAX: usize = 14;
 
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
+/// Says that a message is compressed, on its first frame, where that was agreed (RFC 7692 section 6).
+pub(crate) const RSV1: u8 = 0x40;
 const OPCODE: u8 = 0x0f;
 const MASKED: u8 = 0x80;
 const LENGTH: u8 = 0x7f;
@@ -51,6 +53,8 @@ impl Opcode {
 pub(crate) struct Head {
     pub(crate) is_final: bool,
     pub(crate) opcode: Opcode,
+    /// RSV1 is set.
+    pub(crate) is_compressed: bool,
     pub(crate) mask: [u8; 4],
     pub(crate) payload_len: u64,
     /// Bytes of the header itself.
@@ -59,7 +63,7 @@ pub(crate) struct Head {
 
 impl Head {
     /// Reads a header from the front of `bytes`. `None` while it is incomplete; at most [`HEAD_BYTES_MAX`] bytes are looked at.
-    /// `agreed_bits` are those of RSV1 to RSV3 to which an extension gives a meaning.
+    /// `agreed_bits` is RSV1 where permessage-deflate was agreed, and 0 elsewhere.
     pub(crate) fn parse(bytes: &[u8], agreed_bits: u8) -> Result<Option<Self>, ProtocolError> {
         let [first, rest @ ..] = bytes else { return Ok(None) };
         if first & RESERVED & !agreed_bits != 0 {
@@ -77,6 +81,10 @@ impl Head {
         let is_final = first & FIN != 0;
         if opcode.is_control() && !is_final {
             return Err(ProtocolError::FragmentedControl);
+        }
+        let is_compressed = first & RSV1 != 0;
+        if is_compressed && !matches!(opcode, Opcode::Data(_)) {
+            return Err(ProtocolError::MisplacedRsv1);
         }
         let [second, rest @ ..] = rest else { return Ok(None) };
         if second & MASKED == 0 {
@@ -108,7 +116,7 @@ impl Head {
             short => (u64::from(short), rest, 6),
         };
         let Some(mask) = rest.first_chunk::<4>() else { return Ok(None) };
-        Ok(Some(Self { is_final, opcode, mask: *mask, payload_len, len }))
+        Ok(Some(Self { is_final, opcode, is_compressed, mask: *mask, payload_len, len }))
     }
 }
 
@@ -142,7 +150,10 @@ pub(crate) fn ordinary(bytes: &[u8]) -> Option<(Kind, usize, usize)> {
 pub struct SentFrame {
     /// Bytes of header and payload.
     pub len: usize,
-    /// A whole message by itself: leaving it out breaks nothing but the message.
+    /// Bytes of the header.
+    pub head_len: usize,
+    /// A whole message by itself, not compressed: leaving it out breaks nothing but the message. One that is compressed may be
+    /// referred to by those that follow.
     pub is_message: bool,
 }
 
@@ -151,12 +162,13 @@ impl SentFrame {
     /// payload need not. `None` if there is none.
     pub fn at(bytes: &[u8]) -> Option<Self> {
         let [first, second, rest @ ..] = bytes else { return None };
-        let len = match second & LENGTH {
-            126 => 4 + usize::from(u16::from_be_bytes(*rest.first_chunk()?)),
-            127 => 10_usize.checked_add(usize::try_from(u64::from_be_bytes(*rest.first_chunk()?)).ok()?)?,
-            short => 2 + usize::from(short),
+        let (head_len, payload_len) = match second & LENGTH {
+            126 => (4_usize, usize::from(u16::from_be_bytes(*rest.first_chunk()?))),
+            127 => (10, usize::try_from(u64::from_be_bytes(*rest.first_chunk()?)).ok()?),
+            short => (2, usize::from(short)),
         };
-        Some(Self { len, is_message: matches!(first, 0x81 | 0x82) })
+        let len = head_len.checked_add(payload_len)?;
+        Some(Self { len, head_len, is_message: matches!(first, 0x81 | 0x82) })
     }
 }
 
@@ -215,6 +227,13 @@ impl FrameHead {
         Self { bytes, len }
     }
 
+    /// The header of a whole message whose payload is compressed (RFC 7692 section 6.1).
+    pub(crate) fn compressed(kind: Kind, payload_len: usize) -> Self {
+        let mut head = Self::new(Opcode::Data(kind), true, payload_len);
+        head.bytes[0] |= RSV1;
+        head
+    }
+
     /// What goes on the wire before the payload.
     #[inline]
     pub fn as_slice(&self) -> &[u8] {
@@ -222,7 +241,7 @@ impl FrameHead {
     }
 }
 
-/// The header of a whole message of `payload_len` bytes. It does not know whether the message may be sent:
+/// The header of a whole message of `payload_len` bytes, which is not compressed. It does not know whether the message may be sent:
 /// [`Connection::message_head`](crate::Connection::message_head) does.
 pub fn frame_head(kind: Kind, payload_len: usize) -> FrameHead {
     FrameHead::new(Opcode::Data(kind), true, payload_len)

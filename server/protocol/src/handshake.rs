@@ -9,12 +9,15 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use tungstenite::handshake::derive_accept_key;
 
+use crate::deflate::DeflateAgreement;
+use crate::extension::{self, ExtensionOffer};
+
 /// A request that asks for a WebSocket in the right way. It borrows what it says from the request's headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer<'h> {
     key: &'h [u8],
     protocols: Vec<&'h str>,
-    extensions: Vec<&'h HeaderValue>,
+    extensions: Vec<ExtensionOffer<'h>>,
 }
 
 /// Why a request does not become a WebSocket. Refused with 400 unless the variant says otherwise; its `Display` is meant for
@@ -40,6 +43,8 @@ pub enum Rejection {
     Body,
     /// `Sec-WebSocket-Protocol` is not a list of different tokens (section 4.1, item 10).
     Protocols,
+    /// `Sec-WebSocket-Extensions` is not a list of extensions (section 9.1).
+    Extensions,
 }
 
 /// The subprotocol was not among those the peer offered.
@@ -96,7 +101,8 @@ impl<'h> Offer<'h> {
             return Err(Rejection::Key);
         }
         let protocols = protocols(headers)?;
-        let extensions = headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter().collect();
+        let lines = headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter().map(HeaderValue::as_bytes);
+        let extensions = extension::parse(lines).map_err(|_| Rejection::Extensions)?;
         Ok(Self { key, protocols, extensions })
     }
 
@@ -105,19 +111,24 @@ impl<'h> Offer<'h> {
         self.protocols.iter().copied()
     }
 
-    /// The extensions the peer offers, as it wrote them. None is agreed so far; permessage-deflate (RFC 7692) begins here.
-    pub fn extensions(&self) -> impl Iterator<Item = &'h HeaderValue> {
-        self.extensions.iter().copied()
+    /// The extensions the peer offers, in its order of preference.
+    /// [`DeflateRules::agree`](crate::DeflateRules::agree) takes one of them, or none.
+    pub fn extensions(&self) -> &[ExtensionOffer<'h>] {
+        &self.extensions
     }
 
-    /// The headers of the answer 101 (RFC 6455 section 4.2.2), agreeing to one of the offered subprotocols or to none. No
-    /// extension is agreed.
+    /// The headers of the answer 101 (RFC 6455 section 4.2.2), agreeing to one of the offered subprotocols or to none, and to
+    /// permessage-deflate or to no extension. An agreement has to be one about [`extensions`](Self::extensions) of this offer.
     ///
     /// # Errors
     /// [`NotOffered`] if `protocol` is not, letter for letter, one of [`protocols`](Self::protocols): a peer has to fail a
     /// connection that agrees to something else (section 4.1).
-    pub fn accept(&self, protocol: Option<&str>) -> Result<HeaderMap, NotOffered> {
-        let mut answer = HeaderMap::with_capacity(4);
+    pub fn accept(
+        &self,
+        protocol: Option<&str>,
+        deflate: Option<&DeflateAgreement>,
+    ) -> Result<HeaderMap, NotOffered> {
+        let mut answer = HeaderMap::with_capacity(5);
         answer.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         answer.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         let accept = HeaderValue::try_from(derive_accept_key(self.key)).expect("base64 is a header value");
@@ -126,6 +137,10 @@ impl<'h> Offer<'h> {
             let offered = self.protocols.iter().find(|offered| **offered == protocol).ok_or(NotOffered)?;
             let value = HeaderValue::from_str(offered).expect("it came in a header");
             answer.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+        }
+        if let Some(deflate) = deflate {
+            let value = HeaderValue::try_from(deflate.to_string()).expect("it is words and numbers");
+            answer.insert(header::SEC_WEBSOCKET_EXTENSIONS, value);
         }
         Ok(answer)
     }
@@ -174,6 +189,7 @@ impl fmt::Display for Rejection {
             Self::WebSocketVersion => f.write_str("only version 13 of the WebSocket protocol is spoken here"),
             Self::Body => f.write_str("a request that opens a WebSocket has no body"),
             Self::Protocols => f.write_str("Sec-WebSocket-Protocol is not a list of different names"),
+            Self::Extensions => f.write_str("Sec-WebSocket-Extensions is not a list of extensions"),
         }
     }
 }
@@ -223,7 +239,7 @@ fn protocols(headers: &HeaderMap) -> Result<Vec<&str>, Rejection> {
 const PROTOCOLS_MAX: usize = 128;
 
 /// RFC 9110 section 5.6.2.
-fn token(element: &[u8]) -> Option<&str> {
+pub(crate) fn token(element: &[u8]) -> Option<&str> {
     let is_tchar = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     if element.iter().all(is_tchar) { std::str::from_utf8(element).ok() } else { None }
 }
@@ -273,11 +289,11 @@ mod tests {
         pairs.push(("sec-websocket-protocol", "chat, superchat"));
         let headers = headers(&pairs);
         let offer = Offer::parse(&Method::GET, Version::HTTP_11, &headers).unwrap();
-        let answer = offer.accept(Some("chat")).unwrap();
+        let answer = offer.accept(Some("chat"), None).unwrap();
         assert_eq!(answer[header::SEC_WEBSOCKET_ACCEPT], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert_eq!(answer[header::SEC_WEBSOCKET_PROTOCOL], "chat");
-        assert_eq!(offer.accept(Some("other")), Err(NotOffered));
-        assert!(!offer.accept(None).unwrap().contains_key(header::SEC_WEBSOCKET_PROTOCOL));
+        assert_eq!(offer.accept(Some("other"), None), Err(NotOffered));
+        assert!(!offer.accept(None, None).unwrap().contains_key(header::SEC_WEBSOCKET_PROTOCOL));
     }
 
     /// Lists may stand in several lines, and tokens are compared without case (RFC 6455 section 4.2.1, items 3 and 4).

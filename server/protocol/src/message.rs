@@ -21,7 +21,7 @@ pub struct Message<'b> {
     /// As the peer declared it with the first frame.
     pub kind: Kind,
     /// Borrowed from the caller's buffer where the message lay in it whole, and unmasked there. Owned where it came in pieces.
-    /// A text was found to be UTF-8.
+    /// Borrowed from the [`Inflater`](crate::Inflater) where it came compressed. A text was found to be UTF-8.
     pub payload: Cow<'b, [u8]>,
 }
 
@@ -35,6 +35,8 @@ pub(crate) fn is_right(kind: Kind, payload: &[u8]) -> bool {
 #[derive(Debug)]
 pub(crate) struct Assembly {
     kind: Kind,
+    /// The bytes are compressed; what they are as a text is not known before the end.
+    is_compressed: bool,
     /// Grows with what arrives, never with what a header announces.
     bytes: Vec<u8>,
     utf8: Utf8,
@@ -42,12 +44,26 @@ pub(crate) struct Assembly {
 }
 
 impl Assembly {
-    pub(crate) fn new(kind: Kind) -> Self {
-        Self { kind, bytes: Vec::new(), utf8: Utf8::default(), empty_fragments: 0 }
+    pub(crate) fn new(kind: Kind, is_compressed: bool) -> Self {
+        Self { kind, is_compressed, bytes: Vec::new(), utf8: Utf8::default(), empty_fragments: 0 }
     }
 
+    /// Of the bytes as they came.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(crate) fn is_compressed(&self) -> bool {
+        self.is_compressed
+    }
+
+    /// Of a message that is compressed, what there is to inflate.
+    pub(crate) fn compressed(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// A continuation frame begins.
@@ -63,7 +79,7 @@ impl Assembly {
 
     /// Takes in unmasked bytes. The message is known to end with at most `len_max` bytes in all.
     pub(crate) fn push(&mut self, bytes: &[u8], len_max: usize) -> Result<(), ProtocolError> {
-        if self.kind == Kind::Text {
+        if self.kind == Kind::Text && !self.is_compressed {
             self.utf8.push(bytes).map_err(|_| ProtocolError::InvalidText)?;
         }
         let needed = self.bytes.len() + bytes.len();
@@ -97,7 +113,7 @@ mod tests {
     #[test]
     fn memory_follows_the_bytes_received() {
         let len_max = 1_000_000;
-        let mut assembly = Assembly::new(Kind::Binary);
+        let mut assembly = Assembly::new(Kind::Binary, false);
         assert_eq!(assembly.bytes.capacity(), 0);
         while assembly.len() < len_max {
             let piece = [0; 1000];

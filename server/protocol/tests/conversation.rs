@@ -14,7 +14,9 @@ use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame};
 use tungstenite::protocol::{Role, WebSocket};
 use wshd_protocol::handshake::Offer;
-use wshd_protocol::{Connection, Event, Kind, Limits, Message, PeerClose, ReadyState, close};
+use wshd_protocol::{
+    Connection, Deflater, Event, Inflater, Kind, Limits, Message, PeerClose, ReadyState, close,
+};
 
 /// The bytes between the two, in memory.
 #[derive(Debug, Default)]
@@ -47,6 +49,8 @@ struct Pair {
     client: WebSocket<Wire>,
     server: Connection,
     limits: Limits,
+    deflater: Deflater,
+    inflater: Inflater,
     /// What the server writes.
     output: Vec<u8>,
     /// How many bytes the server reads at once.
@@ -59,6 +63,8 @@ impl Pair {
             client: WebSocket::from_raw_socket(Wire::default(), Role::Client, None),
             server: Connection::new(),
             limits: Limits::default(),
+            deflater: Deflater::new(),
+            inflater: Inflater::new(),
             output: Vec::new(),
             read_bytes: 4096,
         }
@@ -73,7 +79,9 @@ impl Pair {
         let mut events = Vec::new();
         for piece in std::mem::take(&mut self.client.get_mut().to_server).chunks_mut(self.read_bytes) {
             let mut input = &mut piece[..];
-            while let Some(event) = self.server.receive(&mut input, &self.limits, &mut self.output) {
+            while let Some(event) =
+                self.server.receive(&mut input, &self.limits, &mut self.inflater, &mut self.output)
+            {
                 match &event {
                     Event::Ping(payload) => self.server.pong(payload, &mut self.output).expect("still open"),
                     Event::CloseRequested(request) => {
@@ -126,7 +134,7 @@ fn an_echo_is_what_was_said() {
         }
         for event in pair.server_reads() {
             let Event::Message(Message { kind, payload }) = event else { panic!("{event:?}") };
-            pair.server.send(kind, &payload, &mut pair.output).unwrap();
+            pair.server.send(kind, &payload, &mut pair.deflater, &mut pair.output).unwrap();
         }
         assert_eq!(pair.client_reads(), said, "in reads of {read_bytes} bytes");
         assert_eq!(pair.server.message_bytes_pending(), None);
@@ -253,7 +261,7 @@ fn the_opening_handshake_is_agreed() {
     let offer = Offer::parse(&Method::GET, Version::HTTP_11, &headers).unwrap();
     assert_eq!(offer.protocols().collect::<Vec<_>>(), ["soap", "wamp"]);
     let mut answer = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
-    for (name, value) in &offer.accept(Some("wamp")).unwrap() {
+    for (name, value) in &offer.accept(Some("wamp"), None).unwrap() {
         answer.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
     }
     answer.extend(b"\r\n");

@@ -4,10 +4,12 @@ mod support;
 
 use std::io::{self, Read, Write};
 
+use flate2::{Compress, Compression, FlushCompress};
+use support::inflate::StrictInflater;
 use support::*;
 use tungstenite::error::Error;
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
-use wshd_protocol::{Connection, Event, Kind, Limits, Message, ProtocolError, close};
+use wshd_protocol::{Connection, DeflateRules, Event, Kind, Limits, Message, ProtocolError, close};
 
 const LIMITS: Limits = Limits { message_bytes_max: 400, empty_fragments_max: u32::MAX };
 
@@ -231,4 +233,114 @@ fn a_text_is_heard_exactly_when_it_is_utf8() {
         assert_eq!(events, [expected]);
     }
     assert!((rounds / 4..rounds * 3 / 4).contains(&valid), "{valid} of {rounds}");
+}
+
+/// A connection that agreed to permessage-deflate with windows of 32 KiB and context takeover.
+fn deflating() -> Connection {
+    let rules = DeflateRules { is_on: true, client_window_bits_max: 15, ..DeflateRules::default() };
+    let headers = request(&["permessage-deflate"]);
+    let agreement = rules.agree(offer(&headers).unwrap().extensions()).expect("it is a right offer");
+    Connection::with_deflate(agreement.parameters())
+}
+
+/// A client's stream; what somebody else wrote.
+fn compressed(compress: &mut Compress, plain: &[u8]) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(2 * plain.len() + 100);
+    compress.compress_vec(plain, &mut payload, FlushCompress::Sync).unwrap();
+    payload.truncate(payload.len().saturating_sub(4));
+    if payload.is_empty() { vec![0] } else { payload }
+}
+
+/// Messages with much in common, compressed and not, in fragments and whole, with control frames between.
+fn compressed_traffic(dice: &mut Dice) -> Vec<u8> {
+    let mut compress = Compress::new(Compression::new(1 + dice.below(9) as u32), false);
+    let mut bytes = Vec::new();
+    for _ in 0..1 + dice.below(8) {
+        let mut plain = b"{\"name\":\"value\",".repeat(dice.below(12));
+        let len = dice.below(30);
+        plain.extend(dice.text(len));
+        let is_compressed = !dice.once_in(4);
+        let payload = if is_compressed { compressed(&mut compress, &plain) } else { plain };
+        let mut first = if dice.once_in(2) { TEXT } else { BINARY } | if is_compressed { RSV1 } else { 0 };
+        let parts = if dice.once_in(2) { vec![&payload[..]] } else { dice.cut(&payload, 60) };
+        let last = parts.len().saturating_sub(1);
+        for (index, part) in parts.into_iter().enumerate() {
+            bytes.extend(frame(if index == last { FIN } else { 0 } | first, part));
+            first = if dice.once_in(80) { RSV1 } else { CONTINUATION };
+            if dice.once_in(6) {
+                bytes.extend(frame(FIN | PING | if dice.once_in(40) { RSV1 } else { 0 }, b"?"));
+            }
+        }
+    }
+    bytes
+}
+
+/// Compressed messages, right or wrong, are heard in the same way however reads cut them (RFC 7692 section 6).
+#[test]
+fn cuts_do_not_matter_to_compressed_messages() {
+    let mut dice = Dice::new(7692);
+    let limits = Limits { message_bytes_max: 200, empty_fragments_max: 3 };
+    let (mut failures, mut messages) = (0, 0);
+    for round in 0..5_000 {
+        let mut bytes = compressed_traffic(&mut dice);
+        for _ in 0..dice.below(3) {
+            let at = dice.below(bytes.len());
+            bytes[at] = dice.byte();
+        }
+        let held_in = |pieces: Vec<&[u8]>| {
+            let (mut connection, mut output) = (deflating(), Vec::new());
+            let events = hear(&mut connection, &limits, &mut output, pieces);
+            (events, output)
+        };
+        let whole = held_in(vec![&bytes[..]]);
+        let pieces = dice.cut(&bytes, 20);
+        assert_eq!(held_in(pieces), whole, "round {round}: {bytes:x?}");
+        failures += u32::from(matches!(whole.0.last(), Some(Event::Failed(_))));
+        messages += whole.0.len();
+    }
+    assert!((1000..4500).contains(&failures) && messages > 10_000, "{failures}, {messages}");
+}
+
+/// Whatever is inflated of data that was damaged on the way, another inflater reads the same; and what the other cannot read
+/// fails the connection (RFC 7692 section 7.2.2).
+#[test]
+fn damaged_data_is_never_read_in_another_way() {
+    let mut dice = Dice::new(1951);
+    let (mut heard, mut failed) = (0, 0);
+    for round in 0..10_000 {
+        let mut compress = Compress::new(Compression::new(dice.below(10) as u32), false);
+        let (mut connection, mut strict) = (deflating(), StrictInflater::new(15, true));
+        for _ in 0..1 + dice.below(4) {
+            let mut plain = b"{\"name\":\"value\",".repeat(dice.below(12));
+            let len = dice.below(60);
+            plain.extend(dice.bytes(len));
+            let mut payload = compressed(&mut compress, &plain);
+            match dice.below(6) {
+                0 => payload.truncate(dice.below(payload.len())),
+                1 => {
+                    let at = dice.below(payload.len());
+                    payload[at] ^= 1 << dice.below(8);
+                }
+                2 => {
+                    let len = dice.below(6);
+                    payload.extend(dice.bytes(len));
+                }
+                _ => {}
+            }
+            let bytes = frame(FIN | RSV1 | BINARY, &payload);
+            let events = hear(&mut connection, &Limits::default(), &mut Vec::new(), [&bytes[..]]);
+            match &events[..] {
+                [Event::Message(message)] => {
+                    assert_eq!(strict.message(&payload).as_deref(), Ok(&*message.payload), "round {round}");
+                    heard += 1;
+                }
+                [Event::Failed(ProtocolError::InvalidDeflate)] => {
+                    failed += 1;
+                    break;
+                }
+                events => panic!("round {round}: {events:?}"),
+            }
+        }
+    }
+    assert!(heard > 10_000 && failed > 2000, "{heard} heard, {failed} failed");
 }

@@ -6,8 +6,8 @@ mod support;
 
 use support::*;
 use wshd_protocol::{
-    CloseError, Connection, Event, Kind, Limits, Message, PeerClose, ProtocolError, ReadyState, SendError,
-    close,
+    CloseError, Connection, Deflater, Event, Kind, Limits, Message, PeerClose, ProtocolError, ReadyState,
+    SendError, close,
 };
 
 /// What the server hears, and what it answers, if the peer sends these frames.
@@ -21,22 +21,12 @@ fn converse_after(
     before: fn(&mut Connection, &mut Vec<u8>),
     frames: &[Vec<u8>],
 ) -> (Vec<Event<'static>>, Vec<u8>) {
-    let bytes = frames.concat();
-    let held_in = |pieces: &[&[u8]]| {
-        let (mut connection, mut output) = (Connection::new(), Vec::new());
-        before(&mut connection, &mut output);
-        let events = hear(&mut connection, &limits, &mut output, pieces.iter().copied());
-        (events, output)
+    let begin = |output: &mut Vec<u8>| {
+        let mut connection = Connection::new();
+        before(&mut connection, output);
+        connection
     };
-    let whole = held_in(&[&bytes]);
-    assert_eq!(held_in(&bytes.chunks(1).collect::<Vec<_>>()), whole, "byte by byte");
-    // Of long conversations the beginning, the end and some places between.
-    let step = if bytes.len() > 1000 { 4999 } else { 1 };
-    let places = (0..bytes.len()).filter(|at| at % step == 0 || *at < 32 || bytes.len() - at < 32);
-    for at in places {
-        assert_eq!(held_in(&[&bytes[..at], &bytes[at..]]), whole, "cut at {at}");
-    }
-    whole
+    converse_with(&limits, begin, frames)
 }
 
 fn message(kind: Kind, payload: &[u8]) -> Event<'static> {
@@ -71,7 +61,7 @@ fn s5_1_an_unmasked_frame_fails_with_1002() {
 #[test]
 fn s5_1_what_the_server_sends_is_not_masked() {
     let (mut connection, mut output) = (Connection::new(), Vec::new());
-    connection.send(Kind::Text, b"Hello", &mut output).unwrap();
+    connection.send(Kind::Text, b"Hello", &mut Deflater::new(), &mut output).unwrap();
     connection.ping(b"Hello", &mut output).unwrap();
     assert_eq!(output, b"\x81\x05Hello\x89\x05Hello", "the examples of section 5.7");
 }
@@ -330,7 +320,7 @@ fn s5_5_1_close_is_sent_once() {
 fn s5_5_1_nothing_is_sent_after_close() {
     let (mut connection, mut output) = (Connection::new(), Vec::new());
     connection.close(Some(1000), "", &mut output).unwrap();
-    assert_eq!(connection.send(Kind::Text, b"x", &mut output), Err(SendError::Closed));
+    assert_eq!(connection.send(Kind::Text, b"x", &mut Deflater::new(), &mut output), Err(SendError::Closed));
     assert_eq!(connection.send_fragment(Kind::Text, b"x", true, &mut output), Err(SendError::Closed));
     assert_eq!(connection.message_head(Kind::Text, 1).err(), Some(SendError::Closed));
     assert_eq!(connection.ping(b"", &mut output), Err(SendError::Closed));
@@ -391,7 +381,7 @@ fn s7_1_7_a_failed_connection_is_deaf_and_mute() {
     let rest = frame(FIN | TEXT, b"x");
     assert_eq!(hear(&mut connection, &limits, &mut output, [&rest[..]]), []);
     assert_eq!(connection.ready_state(), ReadyState::Closed);
-    assert_eq!(connection.send(Kind::Text, b"x", &mut output), Err(SendError::Closed));
+    assert_eq!(connection.send(Kind::Text, b"x", &mut Deflater::new(), &mut output), Err(SendError::Closed));
 }
 
 /// The server never puts a code on the wire that must not be there, even if its own caller asks for it (7.4.1).
@@ -464,12 +454,15 @@ fn s5_4_the_server_does_not_mix_messages() {
     let (mut connection, mut output) = (Connection::new(), Vec::new());
     connection.send_fragment(Kind::Text, b"Hel", false, &mut output).unwrap();
     connection.pong(b"", &mut output).unwrap();
-    assert_eq!(connection.send(Kind::Text, b"x", &mut output), Err(SendError::InFragments));
+    assert_eq!(
+        connection.send(Kind::Text, b"x", &mut Deflater::new(), &mut output),
+        Err(SendError::InFragments)
+    );
     assert_eq!(connection.message_head(Kind::Text, 1).err(), Some(SendError::InFragments));
     assert_eq!(connection.send_fragment(Kind::Binary, b"x", true, &mut output), Err(SendError::InFragments));
     connection.send_fragment(Kind::Text, b"l", false, &mut output).unwrap();
     connection.send_fragment(Kind::Text, b"o", true, &mut output).unwrap();
-    connection.send(Kind::Binary, b"x", &mut output).unwrap();
+    connection.send(Kind::Binary, b"x", &mut Deflater::new(), &mut output).unwrap();
     assert_eq!(output, b"\x01\x03Hel\x8a\x00\x00\x01l\x80\x01o\x82\x01x");
     assert_eq!(connection.ping(&[0; 126], &mut output), Err(SendError::TooLong));
     assert_eq!(connection.pong(&[0; 126], &mut output), Err(SendError::TooLong));

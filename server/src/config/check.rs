@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use toml::Spanned;
+use wshd_protocol::DeflateRules;
 
 use super::error::Problem;
 use super::file::{self, Given, Seconds, Strings, Whole};
@@ -31,6 +32,7 @@ impl Config {
         if let Some(origins) = check.origins("upgrade.origins", &file.upgrade.origins) {
             self.upgrade.origins = origins;
         }
+        take_deflate(&mut self.deflate, &file.deflate, check);
         self.limits.take(&file.limits, check);
         take(&file.control.enabled, &mut self.control.enabled);
         if let Some(socket) = check.path("control.socket", &file.control.socket) {
@@ -162,6 +164,7 @@ impl HandlerRules {
             check.parsed(&key("slow_peer"), &file.slow_peer, &mut slow_peer);
             rules.slow_peer = Some(slow_peer);
         }
+        rules.deflate = file.deflate.as_ref().map(|given| *given.get_ref());
         let mut seconds = |name: &str, given: &Given<Seconds>, most: f64| {
             given.is_some().then(|| {
                 let mut time = Duration::ZERO;
@@ -173,6 +176,24 @@ impl HandlerRules {
         rules.restart_seconds = seconds("restart_seconds", &file.restart_seconds, HOUR);
         rules.config = check.table(&key("config"), &file.config);
         rules
+    }
+}
+
+fn take_deflate(rules: &mut DeflateRules, file: &file::Deflate, check: &mut Check) {
+    take(&file.enabled, &mut rules.is_on);
+    take(&file.server_no_context_takeover, &mut rules.server_no_context_takeover);
+    take(&file.client_no_context_takeover, &mut rules.client_no_context_takeover);
+    macro_rules! whole {
+        ($($key:ident $unit:literal $range:expr;)*) => {$(
+            check.whole(concat!("deflate.", stringify!($key)), $unit, &file.$key, $range, &mut rules.$key);
+        )*};
+    }
+    whole! {
+        level "" 1..=9;
+        message_bytes_min " bytes" 0..=1 << 30;
+        server_window_bits_max " bits" 8..=15;
+        server_history_bytes_max " bytes" 0..=32_768;
+        client_window_bits_max " bits" 8..=15;
     }
 }
 

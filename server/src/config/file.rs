@@ -21,6 +21,7 @@ pub(super) struct File {
     pub(super) handlers: Handlers,
     pub(super) files: Files,
     pub(super) upgrade: Upgrade,
+    pub(super) deflate: Deflate,
     pub(super) limits: Limits,
     pub(super) log: Log,
     pub(super) control: Control,
@@ -85,6 +86,7 @@ pub(super) struct HandlerRules {
     pub(super) drain_seconds_max: Given<Seconds>,
     pub(super) restart_seconds: Given<Seconds>,
     pub(super) slow_peer: Given<String>,
+    pub(super) deflate: Given<bool>,
     /// The handler's own keys, which the server does not know.
     pub(super) config: Given<toml::Table>,
 }
@@ -99,6 +101,19 @@ pub(super) struct Files {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Upgrade {
     pub(super) origins: Given<Strings>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Deflate {
+    pub(super) enabled: Given<bool>,
+    pub(super) level: Given<Whole>,
+    pub(super) message_bytes_min: Given<Whole>,
+    pub(super) server_window_bits_max: Given<Whole>,
+    pub(super) server_history_bytes_max: Given<Whole>,
+    pub(super) client_window_bits_max: Given<Whole>,
+    pub(super) server_no_context_takeover: Given<bool>,
+    pub(super) client_no_context_takeover: Given<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -190,13 +205,14 @@ impl File {
 }
 
 /// Every section with its keys, in the order they are declared above.
-pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 8] {
+pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 9] {
     [
         ("listen", keys::<Listen>()),
         ("tls", keys::<Tls>()),
         ("handlers", keys::<Handlers>()),
         ("files", keys::<Files>()),
         ("upgrade", keys::<Upgrade>()),
+        ("deflate", keys::<Deflate>()),
         ("limits", keys::<Limits>()),
         ("log", keys::<Log>()),
         ("control", keys::<Control>()),

@@ -15,6 +15,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use wshd_protocol::DeflateRules;
+
 use crate::cli::Cli;
 
 pub use error::{Complaint, ConfigError};
@@ -35,6 +37,8 @@ pub struct Config {
     pub files: Files,
     /// Who may open a WebSocket.
     pub upgrade: UpgradeRules,
+    /// Section `[deflate]`: whether and how messages are compressed (RFC 7692). Default not at all.
+    pub deflate: DeflateRules,
     /// What a peer may cost.
     pub limits: Limits,
     /// What is written to the log.
@@ -143,6 +147,8 @@ pub struct HandlerRules {
     pub restart_seconds: Option<Duration>,
     /// As in [`Limits`].
     pub slow_peer: Option<SlowPeer>,
+    /// Whether its messages are compressed, where that differs from `[deflate]`.
+    pub deflate: Option<bool>,
     /// The handler's own keys, `[handlers.NAME.config]`, as a JSON object.
     pub config: Option<String>,
 }
@@ -353,6 +359,12 @@ impl Config {
     pub fn limits_of(&self, name: &str) -> Limits {
         let own = self.handlers.each.get(name).and_then(|own| own.slow_peer);
         Limits { slow_peer: own.unwrap_or(self.limits.slow_peer), ..self.limits.clone() }
+    }
+
+    /// Whether and how the messages of one handler are compressed.
+    pub fn deflate_of(&self, name: &str) -> DeflateRules {
+        let own = self.handlers.each.get(name).and_then(|own| own.deflate);
+        DeflateRules { is_on: own.unwrap_or(self.deflate.is_on), ..self.deflate }
     }
 
     /// Where the control socket is.

@@ -75,7 +75,7 @@ fn unknown_key_names_its_section() {
     assert!(refusal("[limit]\n").ends_with("   did you mean [limits]?"));
     assert!(
         refusal("[x]\n")
-            .ends_with("the sections are: listen, tls, handlers, files, upgrade, limits, log, control")
+            .ends_with("the sections are: listen, tls, handlers, files, upgrade, deflate, limits, log, control")
     );
 }
 

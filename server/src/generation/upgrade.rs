@@ -5,6 +5,7 @@ use std::sync::Arc;
 use handler_api::abi::{self, wsh_status};
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use wshd_protocol::{DeflateAgreement, DeflateParameters};
 
 use super::inbox::{Command, Inbox};
 use crate::session::{Head, Peer, Stream};
@@ -24,6 +25,8 @@ pub(crate) struct UpgradeRequest {
     pub(crate) is_secure: bool,
     /// What the peer's certificate says of it.
     pub(crate) client: Option<ClientCertificate>,
+    /// What would be agreed about compression.
+    pub(crate) deflate: Option<DeflateAgreement>,
 }
 
 /// What the library decided.
@@ -40,6 +43,7 @@ pub(crate) enum Decision {
 pub(crate) struct Accepted {
     pub(crate) ticket: Ticket,
     pub(crate) protocol: Option<String>,
+    pub(crate) deflate: Option<DeflateAgreement>,
     /// Headers that the handler adds to the answer.
     pub(crate) headers: HeaderMap,
 }
@@ -113,6 +117,7 @@ impl Drop for Ticket {
 pub(crate) struct UpgradeCall {
     request: UpgradeRequest,
     peer: String,
+    extensions: String,
     chosen: Option<usize>,
     headers: HeaderMap,
     rejection: Option<(StatusCode, Vec<u8>)>,
@@ -137,7 +142,8 @@ const HEADERS_MAX: usize = 64;
 impl UpgradeCall {
     pub(super) fn new(request: UpgradeRequest) -> Self {
         let peer = request.peer.address().to_string();
-        Self { request, peer, chosen: None, headers: HeaderMap::new(), rejection: None }
+        let extensions = request.deflate.map(|agreement| agreement.to_string()).unwrap_or_default();
+        Self { request, peer, extensions, chosen: None, headers: HeaderMap::new(), rejection: None }
     }
 
     pub(crate) fn attribute(&self, attribute: u32) -> Option<&[u8]> {
@@ -146,7 +152,7 @@ impl UpgradeCall {
             abi::WSH_QUERY => Some(self.request.query.as_bytes()),
             abi::WSH_PEER => Some(self.peer.as_bytes()),
             abi::WSH_PROTOCOL => self.protocol().map(str::as_bytes),
-            abi::WSH_EXTENSIONS => Some(b""),
+            abi::WSH_EXTENSIONS => Some(self.extensions.as_bytes()),
             abi::WSH_SCHEME => Some(if self.request.is_secure { b"wss" } else { b"ws" }),
             abi::WSH_TLS_SUBJECT => self.request.client.as_ref().map(|client| client.subject.as_bytes()),
             abi::WSH_TLS_NAMES => self.request.client.as_ref().map(|client| client.names.as_bytes()),
@@ -212,9 +218,14 @@ impl UpgradeCall {
         Head::keep(&self.request.query, &self.request.headers, self.protocol(), keeps_request)
     }
 
+    /// What is agreed about compression.
+    pub(super) fn deflate(&self) -> Option<DeflateParameters> {
+        self.request.deflate.map(|agreement| agreement.parameters())
+    }
+
     pub(super) fn accepted(self, ticket: Ticket) -> Accepted {
         let protocol = self.protocol().map(str::to_owned);
-        Accepted { ticket, protocol, headers: self.headers }
+        Accepted { ticket, protocol, deflate: self.request.deflate, headers: self.headers }
     }
 
     /// The refusal that the handler described, or 403.

@@ -17,6 +17,7 @@ use rustix::event::epoll::EventFlags;
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, error, warn};
+use wshd_protocol::{DeflateGroup, DeflateParameters, Deflater, Inflater};
 
 use super::Generation;
 use super::inbox::{Command, Inbox};
@@ -52,6 +53,9 @@ pub(crate) struct Desk {
     /// Of the sessions of this worker.
     pub(crate) timers: Timers<SessionKey>,
     pub(crate) topics: Subscriptions,
+    /// Of all sessions. Taken out while messages that lie in it are delivered.
+    pub(crate) inflater: Option<Box<Inflater>>,
+    pub(crate) deflater: Deflater,
     /// Frames for sessions whose handler is sending a message in fragments, until that has ended.
     pub(crate) postponed: HashMap<SessionKey, Vec<u8>>,
 }
@@ -108,6 +112,8 @@ pub(super) struct Worker {
 pub(super) struct Waiting {
     pub(super) instance: Instance,
     head: Head,
+    /// What was agreed about compression.
+    deflate: Option<DeflateParameters>,
     serial: u32,
 }
 
@@ -164,6 +170,8 @@ impl Worker {
                 now: generation.surroundings.clock.now(),
                 timers: Timers::default(),
                 topics,
+                inflater: None,
+                deflater: Deflater::new(),
                 postponed: HashMap::new(),
             },
             env: Env { library, generation, inbox, limits, protocol_limits, keeps_request, scope },
@@ -369,14 +377,25 @@ impl Worker {
             [only] => Cow::Borrowed(&only.frame),
             several => several.iter().flat_map(|message| &message.frame[..]).copied().collect(),
         };
+        // Compressed once for all sessions that have agreed to the same window.
+        let mut compressed: Vec<(DeflateGroup, Vec<Vec<u8>>)> = Vec::new();
         for subscriber in subscribers.drain(..) {
             let hears = |message: &&Arc<Published>| {
                 subscriber.hears(message.number) && !message.is_by(&self.env.inbox, subscriber.key)
             };
             let heard = messages.iter().filter(hears).count();
-            if heard == messages.len() {
+            let Some(session) = session_of(&mut self.sessions, subscriber.key).filter(|_| heard > 0) else {
+                continue;
+            };
+            if let Some(group) = session.link.deflate_group() {
+                let frames = frames_of(group, &messages, &mut compressed, &mut self.desk.deflater);
+                for (message, frame) in messages.iter().zip(frames).filter(|(message, _)| hears(message)) {
+                    session.hear_compressed(frame, message, &mut self.desk, &self.env);
+                }
+                self.finish_commands(subscriber.key);
+            } else if heard == messages.len() {
                 self.pass_on(subscriber.key, &joined);
-            } else if heard > 0 {
+            } else {
                 let frames = messages.iter().filter(hears).flat_map(|message| &message.frame[..]);
                 let frames: Vec<u8> = frames.copied().collect();
                 self.pass_on(subscriber.key, &frames);
@@ -433,7 +452,8 @@ impl Worker {
             Ok(instance) => {
                 let serial = self.next_serial();
                 let head = call.head(self.env.keeps_request);
-                let slot = self.accepted.insert(Waiting { instance, head, serial });
+                let deflate = call.deflate();
+                let slot = self.accepted.insert(Waiting { instance, head, deflate, serial });
                 let ticket = Ticket::new(self.env.inbox.clone(), AcceptedKey { slot, serial });
                 Decision::Accept(call.accepted(ticket))
             }
@@ -455,7 +475,7 @@ impl Worker {
     }
 
     fn open(&mut self, accepted: AcceptedKey, stream: Stream, mut early: Vec<u8>, peer: Peer) {
-        let Some(Waiting { instance, head, .. }) = self.take_accepted(accepted) else { return };
+        let Some(Waiting { instance, head, deflate, .. }) = self.take_accepted(accepted) else { return };
         let serial = self.next_serial();
         let key = SessionKey { slot: self.sessions.next_slot(), serial };
         if let Err(cause) = self.poller.add(&stream, key) {
@@ -466,7 +486,7 @@ impl Worker {
             self.report_if_empty();
             return;
         }
-        let link = Link::new(stream, head, key, peer);
+        let link = Link::new(stream, head, key, peer, deflate);
         self.sessions.insert(Session::new(link, instance, self.desk.now));
         let Some(session) = session_of(&mut self.sessions, key) else { return };
         debug!(target: "access", peer = %peer.address(), "{} opened", self.env.generation.path());
@@ -551,6 +571,25 @@ impl Worker {
         }
         self.exits = true;
     }
+}
+
+/// The frames of messages for a group of sessions, which are made when the first of them is there.
+fn frames_of<'c>(
+    group: DeflateGroup,
+    messages: &[Arc<Published>],
+    compressed: &'c mut Vec<(DeflateGroup, Vec<Vec<u8>>)>,
+    deflater: &mut Deflater,
+) -> &'c [Vec<u8>] {
+    let index = compressed.iter().position(|(its, _)| *its == group).unwrap_or_else(|| {
+        let mut frame = |message: &Arc<Published>| {
+            let mut frame = Vec::new();
+            deflater.compress_alone(group, message.kind, message.payload(), &mut frame);
+            frame
+        };
+        compressed.push((group, messages.iter().map(&mut frame).collect()));
+        compressed.len() - 1
+    });
+    &compressed[index].1
 }
 
 fn protocol_limits(limits: &Limits) -> wshd_protocol::Limits {

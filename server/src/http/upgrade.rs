@@ -108,6 +108,7 @@ pub(super) async fn answer(
             peer: peer.address.into(),
             is_secure: peer.is_secure,
             client: peer.client.clone(),
+            deflate: served.config.deflate_of(generation.name()).agree(offer.extensions()),
         });
         let patience = served.config.limits.handshake_seconds_max;
         let decision = tokio::time::timeout(patience, generation.upgrade(ask)).await.map_err(|_| {
@@ -124,7 +125,7 @@ pub(super) async fn answer(
             }
         };
         let agreed = offer
-            .accept(accepted.protocol.as_deref())
+            .accept(accepted.protocol.as_deref(), accepted.deflate.as_ref())
             .expect("a worker agrees only to a subprotocol that was offered");
         let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

@@ -18,6 +18,8 @@ pub(crate) struct Call<'a> {
     env: &'a Env,
     /// The peer's address as text, made when it is asked for.
     peer: Option<Box<str>>,
+    /// The same for the extensions.
+    extensions: Option<Box<str>>,
     /// The session is about to change hands: it can be asked, and nothing else.
     is_frozen: bool,
 }
@@ -40,7 +42,7 @@ pub(crate) fn message_kind(kind: u32, data: &[u8]) -> Option<Kind> {
 
 impl<'a> Call<'a> {
     pub(super) fn new(link: &'a mut Link, desk: &'a mut Desk, env: &'a Env) -> Self {
-        Self { link, desk, env, peer: None, is_frozen: false }
+        Self { link, desk, env, peer: None, extensions: None, is_frozen: false }
     }
 
     /// A session that is being exported or imported: what would be sent now has no owner.
@@ -124,7 +126,11 @@ impl<'a> Call<'a> {
                 Some(self.peer.get_or_insert_with(|| peer.address().to_string().into()).as_bytes())
             }
             abi::WSH_PROTOCOL if !head.protocol().is_empty() => Some(head.protocol()),
-            abi::WSH_EXTENSIONS => Some(b""),
+            abi::WSH_EXTENSIONS => {
+                let agreed = self.link.connection.deflate();
+                let text = || agreed.map(|agreed| agreed.to_string()).unwrap_or_default().into();
+                Some(self.extensions.get_or_insert_with(text).as_bytes())
+            }
             abi::WSH_SCHEME => Some(if self.link.stream.is_secure() { b"wss" } else { b"ws" }),
             abi::WSH_TLS_SUBJECT => self.link.stream.client().map(|client| client.subject.as_bytes()),
             abi::WSH_TLS_NAMES => self.link.stream.client().map(|client| client.names.as_bytes()),

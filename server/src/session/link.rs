@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use handler_api::abi::{self, wsh_status};
 use rustix::io::Errno;
-use wshd_protocol::{Connection, Kind, SendError, SentFrame, frame_head};
+use wshd_protocol::{Connection, DeflateGroup, DeflateParameters, Kind, SendError, SentFrame, frame_head};
 
 use super::SessionKey;
 use super::handle::Handle;
@@ -14,6 +14,7 @@ use super::outgoing::{Held, Outgoing, frame_end};
 use super::stream::{Peer, Stream};
 use crate::config::SlowPeer;
 use crate::generation::{Desk, Env};
+use crate::topics::Published;
 
 /// From this size on a message is written straight from the handler's memory; below it, copying into the cork is cheaper than
 /// a system call of its own.
@@ -52,10 +53,16 @@ pub(crate) enum Fault {
 }
 
 impl Link {
-    pub(crate) fn new(stream: Stream, head: Head, key: SessionKey, peer: Peer) -> Self {
+    pub(crate) fn new(
+        stream: Stream,
+        head: Head,
+        key: SessionKey,
+        peer: Peer,
+        deflate: Option<DeflateParameters>,
+    ) -> Self {
         Self {
             stream,
-            connection: Connection::new(),
+            connection: deflate.map_or_else(Connection::new, Connection::with_deflate),
             outgoing: None,
             held: None,
             head,
@@ -83,14 +90,24 @@ impl Link {
             if let Err(error) = self.connection.may_send() {
                 return status_of(error);
             }
+            if env.limits.slow_peer == SlowPeer::DropOldest {
+                // What may be dropped is not compressed, because those that follow would refer to it.
+                let head = frame_head(kind, data.len());
+                return self.queue(data.len(), true, env, |_, tail| {
+                    tail.extend_from_slice(head.as_slice());
+                    tail.extend_from_slice(data);
+                    Ok(())
+                });
+            }
+            let deflater = &mut desk.deflater;
             return self.queue(data.len(), true, env, |connection, tail| {
-                connection.send(kind, data, tail).map_err(status_of)
+                connection.send(kind, data, deflater, tail).map_err(status_of)
             });
         }
-        if data.len() >= DIRECT_BYTES {
+        if data.len() >= DIRECT_BYTES && !self.connection.compresses(data.len()) {
             return self.send_directly(kind, data, desk, env);
         }
-        if let Err(error) = self.connection.send(kind, data, &mut desk.cork) {
+        if let Err(error) = self.connection.send(kind, data, &mut desk.deflater, &mut desk.cork) {
             return status_of(error);
         }
         self.relieve_cork(desk);
@@ -157,6 +174,31 @@ impl Link {
             Err(Errno::AGAIN) => self.outgoing = Some(Box::new(Outgoing::of_frames(frames, 0, desk.now))),
             Err(error) => self.fault = Some(Fault::Io(error)),
         }
+    }
+
+    /// Which frames that were compressed elsewhere the peer can take.
+    pub(crate) fn deflate_group(&self) -> Option<DeflateGroup> {
+        self.connection.deflate_group()
+    }
+
+    /// Sends a message to a topic by the frame that was compressed of it for the [group](Self::deflate_group).
+    pub(super) fn send_compressed(&mut self, frame: &[u8], message: &Published, desk: &mut Desk, env: &Env) {
+        if self.fault.is_some() {
+            return;
+        }
+        let is_droppable = self.outgoing.is_some() && env.limits.slow_peer == SlowPeer::DropOldest;
+        if is_droppable || self.connection.may_send().is_err() {
+            return self.send_frames(&message.frame, desk, env);
+        }
+        if self.outgoing.is_some() {
+            self.queue(frame.len(), true, env, |connection, tail| {
+                connection.send_alone(frame, message.payload(), tail).map_err(status_of)
+            });
+            return;
+        }
+        // Cannot fail: it was asked above.
+        let _ = self.connection.send_alone(frame, message.payload(), &mut desk.cork);
+        self.relieve_cork(desk);
     }
 
     fn queue_frames(&mut self, mut frames: &[u8], env: &Env) {

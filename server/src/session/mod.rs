@@ -21,7 +21,7 @@ use std::borrow::Cow;
 
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use wshd_protocol::{Event, Kind, Message, PeerClose, close};
+use wshd_protocol::{Event, Inflater, Kind, Message, PeerClose, close};
 
 pub(crate) use call::{Call, message_kind};
 pub(crate) use handle::{Handle, Place, Request};
@@ -34,6 +34,7 @@ pub(crate) use stream::{Peer, Stream};
 use crate::config::SlowPeer;
 use crate::generation::{Desk, Env};
 use crate::handler::{Failure, Instance, Verdict};
+use crate::topics::Published;
 use moving::Stay;
 use outgoing::Held;
 
@@ -192,7 +193,14 @@ impl Session {
     }
 
     /// Delivers what `input` holds, until it is used up, a backlog begins, or the handler is not ready for more.
-    fn deliver(&mut self, mut input: &mut [u8], desk: &mut Desk, env: &Env) {
+    fn deliver(&mut self, input: &mut [u8], desk: &mut Desk, env: &Env) {
+        // A message that was inflated is borrowed from it while the handler answers by the desk.
+        let mut inflater = desk.inflater.take().unwrap_or_default();
+        self.deliver_with(&mut inflater, input, desk, env);
+        desk.inflater = Some(inflater);
+    }
+
+    fn deliver_with(&mut self, inflater: &mut Inflater, mut input: &mut [u8], desk: &mut Desk, env: &Env) {
         loop {
             // Nothing is read while either of these exists, so the input of one read is all that is kept, in one place.
             if let Some(held) = &mut self.link.held {
@@ -203,7 +211,8 @@ impl Session {
                 outgoing.unread.extend_from_slice(input);
                 break;
             }
-            let Some(event) = self.link.connection.receive(&mut input, &env.protocol_limits, &mut desk.cork)
+            let Some(event) =
+                self.link.connection.receive(&mut input, &env.protocol_limits, inflater, &mut desk.cork)
             else {
                 break;
             };
@@ -418,6 +427,13 @@ impl Session {
             self.link.send_frames(frames, desk, env);
         }
         self.finish_commands(desk, env)
+    }
+
+    /// The same for a message that was compressed for all sessions that have agreed to it; the worker finishes.
+    pub(crate) fn hear_compressed(&mut self, frame: &[u8], message: &Published, desk: &mut Desk, env: &Env) {
+        if self.instance.is_some() {
+            self.link.send_compressed(frame, message, desk, env);
+        }
     }
 
     /// So many messages to a topic, or more, were published when its worker was too far behind.

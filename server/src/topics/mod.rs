@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 
 use handler_api::abi::{self, wsh_status};
-use wshd_protocol::frame_head;
+use wshd_protocol::{Kind, SentFrame, frame_head};
 
 pub(crate) use broker::{Broker, InProcess};
 pub(crate) use subscriptions::{Subscriber, Subscriptions, Travelling};
@@ -111,7 +111,8 @@ enum Ear<'a> {
 /// A message that is to be published.
 #[derive(Debug)]
 pub(crate) struct Message {
-    /// As it goes to each peer.
+    pub(crate) kind: Kind,
+    /// As it goes to each peer that has not agreed to compression.
     pub(crate) frame: Box<[u8]>,
     /// Does not hear it: a session, by its worker and its key there.
     pub(crate) publisher: Option<(Arc<Inbox>, SessionKey)>,
@@ -122,11 +123,16 @@ pub(crate) struct Message {
 pub(crate) struct Published {
     pub(crate) topic: Arc<Topic>,
     pub(crate) number: u64,
+    pub(crate) kind: Kind,
     pub(crate) frame: Box<[u8]>,
     publisher: Option<(Arc<Inbox>, SessionKey)>,
 }
 
 impl Published {
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.frame[SentFrame::at(&self.frame).map_or(0, |frame| frame.head_len)..]
+    }
+
     /// Whether this session of this worker has published it and does not want to hear it.
     pub(crate) fn is_by(&self, inbox: &Arc<Inbox>, key: SessionKey) -> bool {
         self.publisher.as_ref().is_some_and(|(its, by)| *by == key && Arc::ptr_eq(its, inbox))
@@ -138,7 +144,7 @@ impl Message {
     pub(crate) fn framed(kind: u32, data: &[u8]) -> Result<Self, wsh_status> {
         let kind = message_kind(kind, data).ok_or(abi::WSH_E_INVALID)?;
         let frame = [frame_head(kind, data.len()).as_slice(), data].concat();
-        Ok(Self { frame: frame.into(), publisher: None })
+        Ok(Self { kind, frame: frame.into(), publisher: None })
     }
 }
 
@@ -170,9 +176,9 @@ impl Topics {
         let mut audience = topic.audience();
         audience.last += 1;
         let number = audience.last;
-        let Message { frame, publisher } = message;
+        let Message { kind, frame, publisher } = message;
         let waiting_bytes_max = self.waiting_bytes_max.load(Ordering::Relaxed);
-        let message = Arc::new(Published { topic: topic.clone(), number, frame, publisher });
+        let message = Arc::new(Published { topic: topic.clone(), number, kind, frame, publisher });
         let mut status = abi::WSH_OK;
         for listening in &mut audience.workers {
             if listening.inbox.publish(&message, waiting_bytes_max) {
@@ -343,7 +349,11 @@ mod support {
     }
 
     pub(super) fn publish(topics: &Topics, text: &[u8]) -> wsh_status {
-        topics.publish(&Scope::Server, "news", Message { frame: text.into(), publisher: None })
+        topics.publish(
+            &Scope::Server,
+            "news",
+            Message { kind: Kind::Binary, frame: text.into(), publisher: None },
+        )
     }
 }
 

@@ -4,6 +4,7 @@ mod support;
 
 mod backpressure; // peers that do not read
 mod builds; // one handler, built in every way
+mod compression; // permessage-deflate
 mod containment; // panics everywhere, and who is not hurt
 mod control; // config reloads, signals, the control socket
 mod faces; // handlers that are written from top to bottom

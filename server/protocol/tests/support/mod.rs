@@ -2,11 +2,17 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod inflate;
+
 use std::borrow::Cow;
 
-use wshd_protocol::{Connection, Event, Limits, Message, PeerClose};
+use http::header::{HeaderMap, HeaderValue};
+use http::{Method, Version};
+use wshd_protocol::handshake::{Offer, Rejection};
+use wshd_protocol::{Connection, Event, Inflater, Limits, Message, PeerClose};
 
 pub(crate) const FIN: u8 = 0x80;
+pub(crate) const RSV1: u8 = 0x40;
 pub(crate) const CONTINUATION: u8 = 0x0;
 pub(crate) const TEXT: u8 = 0x1;
 pub(crate) const BINARY: u8 = 0x2;
@@ -15,6 +21,29 @@ pub(crate) const PING: u8 = 0x9;
 pub(crate) const PONG: u8 = 0xa;
 
 pub(crate) const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// The headers of a right request that offers these lines of extensions.
+pub(crate) fn request(extensions: &[&str]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("host", "server.example.com"),
+        ("upgrade", "websocket"),
+        ("connection", "Upgrade"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("sec-websocket-version", "13"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    for line in extensions {
+        headers.append("sec-websocket-extensions", HeaderValue::from_str(line).unwrap());
+    }
+    headers
+}
+
+/// What such a request comes to.
+pub(crate) fn offer(headers: &HeaderMap) -> Result<Offer<'_>, Rejection> {
+    Offer::parse(&Method::GET, Version::HTTP_11, headers)
+}
 
 /// A masked frame with its length in the shortest form; `first` is FIN, reserved bits and opcode.
 pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
@@ -77,17 +106,42 @@ pub(crate) fn hear<'p>(
     output: &mut Vec<u8>,
     pieces: impl IntoIterator<Item = &'p [u8]>,
 ) -> Vec<Event<'static>> {
-    let mut events = Vec::new();
+    let (mut inflater, mut events) = (Inflater::new(), Vec::new());
     for piece in pieces {
         let mut buffer = piece.to_vec();
         let mut input = &mut buffer[..];
-        while let Some(event) = connection.receive(&mut input, limits, output) {
+        while let Some(event) = connection.receive(&mut input, limits, &mut inflater, output) {
             events.push(kept(event));
         }
         assert!(input.is_empty(), "everything is taken");
         buffer.fill(0xee);
     }
     events
+}
+
+/// What is heard of frames, and what is answered, whole, byte by byte, and cut in two at every place: it has to be the same. Each
+/// time the connection is made anew, and may do something first.
+pub(crate) fn converse_with(
+    limits: &Limits,
+    begin: impl Fn(&mut Vec<u8>) -> Connection,
+    frames: &[Vec<u8>],
+) -> (Vec<Event<'static>>, Vec<u8>) {
+    let bytes = frames.concat();
+    let held_in = |pieces: &[&[u8]]| {
+        let mut output = Vec::new();
+        let mut connection = begin(&mut output);
+        let events = hear(&mut connection, limits, &mut output, pieces.iter().copied());
+        (events, output)
+    };
+    let whole = held_in(&[&bytes]);
+    assert_eq!(held_in(&bytes.chunks(1).collect::<Vec<_>>()), whole, "byte by byte");
+    // Of long conversations the beginning, the end and some places between.
+    let step = if bytes.len() > 1000 { 4999 } else { 1 };
+    let places = (0..bytes.len()).filter(|at| at % step == 0 || *at < 32 || bytes.len() - at < 32);
+    for at in places {
+        assert_eq!(held_in(&[&bytes[..at], &bytes[at..]]), whole, "cut at {at}");
+    }
+    whole
 }
 
 /// Random numbers that are the same in every run.

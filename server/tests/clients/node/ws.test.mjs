@@ -1,5 +1,5 @@
 // Conversations of Node's `ws`, a peer that we did not write, with the server at WSHD_URL. For wss:// NODE_EXTRA_CA_CERTS names the
-// server's certificate.
+// server's certificate. WSHD_DEFLATE is set if the server compresses.
 
 import assert from "node:assert/strict";
 import { on, once } from "node:events";
@@ -215,7 +215,43 @@ conversation("no subprotocol is agreed if only others are offered", async (t) =>
   await assert.rejects(client.receive(), { message: "Server sent no subprotocol" });
 });
 
+const COMPRESSES = Boolean(process.env.WSHD_DEFLATE);
+
+conversation("every way to offer compression is answered, and messages come back", async (t) => {
+  if (!COMPRESSES) return;
+  const text = JSON.stringify([...Array(200).keys()].map((id) => ({ id, name: `name of ${id}` })));
+  for (const serverNoContextTakeover of [false, true]) {
+    for (const clientNoContextTakeover of [false, true]) {
+      // Without a number the client offers to be bound and lets the server choose. zlib of Node cannot use 8.
+      for (const clientMaxWindowBits of [undefined, true, 9, 12, 15]) {
+        for (const serverMaxWindowBits of [undefined, 8, 9, 15]) {
+          const perMessageDeflate = {
+            serverNoContextTakeover, clientNoContextTakeover, clientMaxWindowBits, serverMaxWindowBits, threshold: 0,
+          };
+          const offer = JSON.stringify(perMessageDeflate);
+          const client = await connect(t, "/echo", { perMessageDeflate });
+          assert.equal(client.extensions, "permessage-deflate", offer);
+          for (const message of [text, text, "", "short", text.slice(0, 1000)]) {
+            client.send(message);
+            assert.equal(await client.receive(), message, offer);
+          }
+          client.close(1000);
+          assert.equal((await client.closed).code, 1000, offer);
+        }
+      }
+    }
+  }
+});
+
+conversation("a message that inflates to more than the limit gets 1009", async (t) => {
+  if (!COMPRESSES) return;
+  const client = await connect(t, "/echo");
+  client.send(Buffer.alloc(64 * MESSAGE_BYTES_MAX));
+  assert.equal((await client.closed).code, 1009);
+});
+
 conversation("compression is offered and declined", async (t) => {
+  if (COMPRESSES) return;
   let offered;
   const finishRequest = (request) => {
     offered = request.getHeader("Sec-WebSocket-Extensions");

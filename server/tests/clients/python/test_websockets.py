@@ -6,12 +6,15 @@ For wss:// SSL_CERT_FILE names the server's certificate.
 import asyncio
 import functools
 import http.client
+import itertools
+import json
 import os
 import unittest
 from contextlib import AsyncExitStack, closing
 from urllib.parse import urlencode, urlsplit
 
 from websockets.asyncio import client
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Close, Frame, Opcode
 
@@ -20,6 +23,9 @@ SERVER = urlsplit(WEB_SOCKET_URL)
 IS_SECURE = SERVER.scheme == "wss"
 if not (SERVER.scheme in ("ws", "wss") and SERVER.port):
     raise SystemExit("set WSHD_URL to where the server listens: ws://127.0.0.1:9998")
+
+# Whether the server agrees to compression.
+COMPRESSES = bool(os.environ.get("WSHD_DEFLATE"))
 
 # The config's limits.message_bytes_max, and fewer than its limits.connections_per_peer_max.
 MESSAGE_BYTES_MAX = 1024 * 1024
@@ -220,6 +226,26 @@ class Handshake(Conversation):
             await socket.send("without one")
             self.assertEqual(await socket.recv(), "without one")
 
+    @unittest.skipUnless(COMPRESSES, "the server does not compress")
+    @conversation
+    async def test_every_way_to_offer_compression_is_answered_and_messages_come_back(self):
+        text = json.dumps([{"id": number, "name": f"name of {number}"} for number in range(200)])
+        flags, windows = (False, True), (None, 9, 12, 15)
+        for alone_there, alone_here, there, here in itertools.product(flags, flags, windows, (*windows, True)):
+            offer = ClientPerMessageDeflateFactory(
+                server_no_context_takeover=alone_there,
+                client_no_context_takeover=alone_here,
+                server_max_window_bits=there,
+                client_max_window_bits=here,
+            )
+            with self.subTest(offer=(alone_there, alone_here, there, here)):
+                async with connect("/echo", compression=None, extensions=[offer]) as socket:
+                    self.assertIn("permessage-deflate", socket.response.headers["Sec-WebSocket-Extensions"])
+                    for message in (text, text, "", "short", text[:1000]):
+                        await socket.send(message)
+                        self.assertEqual(await socket.recv(), message)
+
+    @unittest.skipIf(COMPRESSES, "the server compresses")
     @conversation
     async def test_compression_is_offered_and_declined(self):
         async with connect("/echo") as socket:
