@@ -710,14 +710,35 @@ fn s7_2_what_does_not_get_shorter_is_sent_plain_and_forgotten() {
     let parameters = agreed(&RULES, DEFLATE);
     let (mut client, mut server) = (Client::new(parameters), Connection::with_deflate(parameters));
     let (mut deflater, mut output) = (Deflater::new(), Vec::new());
-    let noise = dice.bytes(600);
-    for said in [&noise, &noise, &b"short".to_vec(), &vec![b'a'; 500], &noise, &vec![b'a'; 500]] {
+    let noise = dice.bytes(2000);
+    for said in [&noise, &noise, &vec![b'a'; 500], &b"short".to_vec(), &noise, &vec![b'a'; 500]] {
         server.send(Kind::Binary, said, &mut deflater, &mut output).unwrap();
         let (read, was_compressed) = client.read(&output);
         assert_eq!((&read, was_compressed), (said, said[0] == b'a'));
         output.clear();
     }
     assert_eq!(server.window_bytes(), 1000);
+}
+
+/// What is sent as it is, nobody can refer to. So a short first message is sent compressed although that makes it longer, and the
+/// next one like it is short; without takeover that would be for nothing.
+#[test]
+fn s7_2_a_first_message_may_be_longer_for_the_sake_of_the_next() {
+    let noise: Vec<u8> = Dice::new(5).bytes(120).into_iter().map(|byte| b'!' + byte % 94).collect();
+    for (offer, is_for_the_next) in
+        [(DEFLATE, true), ("permessage-deflate; server_no_context_takeover", false)]
+    {
+        let parameters = agreed(&RULES, offer);
+        let (mut client, mut server) = (Client::new(parameters), Connection::with_deflate(parameters));
+        let (mut deflater, mut lengths) = (Deflater::new(), Vec::new());
+        for _ in 0..2 {
+            let mut output = Vec::new();
+            server.send(Kind::Binary, &noise, &mut deflater, &mut output).unwrap();
+            assert_eq!(client.read(&output), (noise.clone(), is_for_the_next));
+            lengths.push(output.len());
+        }
+        assert!(lengths[0] <= 4 + 120 + 16 && (lengths[1] < 30) == is_for_the_next, "{lengths:?}");
+    }
 }
 
 /// Messages below the size that the server's rules name are not compressed (6).

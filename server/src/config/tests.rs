@@ -74,8 +74,9 @@ fn unknown_key_names_its_section() {
     assert!(refusal("[limit]\n").contains("unknown section or key `limit`"));
     assert!(refusal("[limit]\n").ends_with("   did you mean [limits]?"));
     assert!(
-        refusal("[x]\n")
-            .ends_with("the sections are: listen, tls, handlers, files, upgrade, deflate, limits, log, control")
+        refusal("[x]\n").ends_with(
+            "the sections are: listen, tls, handlers, files, upgrade, deflate, limits, log, control"
+        )
     );
 }
 
