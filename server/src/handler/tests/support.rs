@@ -14,6 +14,7 @@ use handler_api::abi;
 use libloading::{Library, Symbol};
 use tempfile::TempDir;
 
+use super::super::image::Image;
 use super::super::{Identity, Offload, OffloadLimits, Owner, Retained, host, unmap};
 use crate::admission::Admission;
 use crate::generation::{Clock, Inbox, Services, Surroundings};
@@ -182,6 +183,10 @@ impl Loaded {
         let (library, identity) = loaded.into_inner().expect("worker 0 loaded it");
         on_worker(&|| work(1, &library));
         Self { library, owner, path, _identity: identity }
+    }
+
+    pub(super) fn image(&self) -> Image {
+        Image::around(dynamic_symbol(&self.library).addr()).expect("it is mapped")
     }
 
     pub(super) fn goes(self) {
