@@ -12,7 +12,8 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use libloading::Library;
 
 use self::support::{
-    DONE, LONG, Loaded, Original, SHORT, alone, call, is_mapped, raise, threads, wait_until, waits_for,
+    DONE, LONG, Loaded, Original, SHORT, alone, call, deletes, is_mapped, key_made_at, raise, threads,
+    wait_until, waits_for,
 };
 use super::unmap::{Before, turn};
 use super::{Retained, image, interpose};
@@ -193,6 +194,26 @@ fn the_keys_of_a_library_that_comes_to_the_place_of_another_are_its_own() {
             is_there
         });
         assert!(to_the_same_place, "no library came to the place of another");
+    });
+}
+
+/// The variable of the key is gone, as one on a stack is, and a library comes to its place.
+#[test]
+fn a_key_is_not_a_librarys_because_its_variable_was_where_the_library_is() {
+    alone("a_key_is_not_a_librarys_because_its_variable_was_where_the_library_is", || {
+        let mut original = Original::c(&[]);
+        let to_the_same_place = (0..100).any(|_| {
+            let first = Loaded::new(original.copy(), |_, _| {});
+            let place = first.image().range;
+            first.goes();
+            let Some(key) = key_made_at(&place) else { return false };
+            let second = Loaded::new(original.copy(), |_, _| {});
+            let is_there = second.image().range == place;
+            second.goes();
+            assert!(deletes(key), "it was deleted with the library");
+            is_there
+        });
+        assert!(to_the_same_place, "no library came to the place of the variable");
     });
 }
 
