@@ -55,6 +55,12 @@ pub(super) fn is_in_program(address: usize) -> bool {
     ((&raw const __executable_start).addr()..(&raw const _end).addr()).contains(&address)
 }
 
+/// Whether an address lies in the program or in a library, and not on a stack or in other memory. Takes no memory.
+pub(super) fn is_in_any(address: usize) -> bool {
+    // SAFETY: `find` is a callback of the right type, and its argument is the address that it expects, which outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(find), (&raw const address).cast_mut().cast()) != 0 }
+}
+
 /// The beginning of `struct link_map` of <link.h>.
 #[repr(C)]
 struct LinkMap {
@@ -67,6 +73,28 @@ struct LinkMap {
 unsafe extern "C" fn note(info: *mut libc::dl_phdr_info, _: usize, images: *mut c_void) -> c_int {
     // SAFETY: `all` passes its Vec, and nobody else uses it meanwhile; the loader passes a good info.
     let (images, info) = unsafe { (&mut *images.cast::<Vec<Image>>(), &*info) };
+    // SAFETY: the loader passes a good info.
+    let range = unsafe { range_of(info) };
+    let path = if info.dlpi_name.is_null() {
+        c""
+    } else {
+        // SAFETY: a C string that stays while the loader's list is locked.
+        unsafe { CStr::from_ptr(info.dlpi_name) }
+    };
+    images.push(Image { range, path: path.into() });
+    0
+}
+
+/// Not 0, which ends the search, if the address lies in the object.
+unsafe extern "C" fn find(info: *mut libc::dl_phdr_info, _: usize, address: *mut c_void) -> c_int {
+    // SAFETY: `is_in_any` passes its address; the loader passes a good info.
+    let (address, range) = unsafe { (*address.cast::<usize>(), range_of(&*info)) };
+    c_int::from(range.contains(&address))
+}
+
+/// # Safety
+/// The info is the loader's, in a callback of `dl_iterate_phdr`.
+unsafe fn range_of(info: &libc::dl_phdr_info) -> Range<usize> {
     let headers = if info.dlpi_phdr.is_null() {
         &[]
     } else {
@@ -80,12 +108,5 @@ unsafe extern "C" fn note(info: *mut libc::dl_phdr_info, _: usize, images: *mut 
         start = start.min(begin);
         end = end.max(begin.wrapping_add(header.p_memsz as usize));
     }
-    let path = if info.dlpi_name.is_null() {
-        c""
-    } else {
-        // SAFETY: a C string that stays while the loader's list is locked.
-        unsafe { CStr::from_ptr(info.dlpi_name) }
-    };
-    images.push(Image { range: start..end, path: path.into() });
-    0
+    start..end
 }

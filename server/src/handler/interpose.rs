@@ -234,9 +234,20 @@ unsafe fn create_key(
         // SAFETY: it was written a moment ago.
         let number = unsafe { *variable };
         let destructor = destructor.map_or(0, |destructor| destructor as usize);
-        keys::record(number, destructor, variable.addr(), owner::of_this_thread());
+        keys::record(
+            number,
+            destructor,
+            library_variable(variable.addr(), destructor),
+            owner::of_this_thread(),
+        );
     }
     result
+}
+
+/// The variable of a key if it may tell whose the key is, and otherwise 0: a library may come later to the addresses of a stack.
+fn library_variable(variable: usize, destructor: usize) -> usize {
+    let tells = !image::is_in_program(destructor) && image::is_in_any(variable);
+    if tells { variable } else { 0 }
 }
 
 #[unsafe(no_mangle)]

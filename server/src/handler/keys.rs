@@ -4,9 +4,9 @@
 //! deleted when the library goes: its destructor would be called in memory that is no longer there, and a process has no more
 //! than 1024 of them. The std of a library in Rust makes one and never deletes it.
 //!
-//! A key is a library's if its destructor lies in it, or if the variable that it was written to does. A key without destructor
-//! that was made in a variable on the stack cannot be told apart. It is never deleted, which costs its slot and nothing
-//! else: nothing is called for it.
+//! A key is a library's if its destructor lies in it, or if the variable that it was written to does. A variable that lay in no
+//! library then, but on a stack, tells nothing: its addresses may be a library's later. A key without destructor that was made
+//! in such a variable cannot be told apart. It is never deleted, which costs its slot and nothing else: nothing is called for it.
 //!
 //! Keys are numbers below 1024, so this is a table, and recording one takes no lock and no memory.
 
@@ -37,7 +37,7 @@ impl Key {
     }
 }
 
-/// The C library made this key. 0 is no destructor.
+/// The C library made this key. 0 is no destructor, and no variable that tells whose the key is.
 pub(super) fn record(number: libc::pthread_key_t, destructor: usize, variable: usize, maker: u64) {
     let Some(slot) = SLOTS.get(number as usize) else { return };
     slot.destructor.store(destructor, Ordering::Relaxed);

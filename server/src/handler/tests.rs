@@ -7,13 +7,15 @@ mod support;
 
 use std::os::fd::AsRawFd;
 use std::process::Command;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 
 use libloading::Library;
 
 use self::support::{
-    DONE, Loaded, Original, SHORT, alone, call, is_mapped, raise, threads, wait_until, waits_for,
+    DONE, LONG, Loaded, Original, SHORT, alone, call, deletes, is_mapped, key_made_at, raise, threads,
+    wait_until, waits_for,
 };
+use super::unmap::{Before, turn};
 use super::{Retained, image, interpose};
 
 /// What the fixture `clinging_wsh` does.
@@ -168,6 +170,69 @@ fn a_preloaded_library_is_served_before_main() {
     let output = child.arg("--list").env("LD_PRELOAD", &original.path).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("a_preloaded_library"), "{output:?}");
+}
+
+/// A library goes while another one is about to be closed, and the next one comes to its place.
+#[test]
+fn the_keys_of_a_library_that_comes_to_the_place_of_another_are_its_own() {
+    alone("the_keys_of_a_library_that_comes_to_the_place_of_another_are_its_own", || {
+        let mut original = Original::c(&[]);
+        let to_the_same_place = (0..100).any(|_| {
+            let first = Loaded::new(original.copy(), |_, _| {});
+            let place = first.image().range;
+            let mut second = None;
+            let before = Before::look(|| {
+                first.goes();
+                second = Some(Loaded::new(original.copy(), |_, library| {
+                    assert_eq!(call(library, "keys", 0), 1);
+                }));
+            });
+            let second = second.expect("it was loaded between the two looks");
+            let is_there = second.image().range == place;
+            assert_eq!(before.keys_of_what_went(&image::Image::all()).count(), 0);
+            second.goes();
+            is_there
+        });
+        assert!(to_the_same_place, "no library came to the place of another");
+    });
+}
+
+/// The variable of the key is gone, as one on a stack is, and a library comes to its place.
+#[test]
+fn a_key_is_not_a_librarys_because_its_variable_was_where_the_library_is() {
+    alone("a_key_is_not_a_librarys_because_its_variable_was_where_the_library_is", || {
+        let mut original = Original::c(&[]);
+        let to_the_same_place = (0..100).any(|_| {
+            let first = Loaded::new(original.copy(), |_, _| {});
+            let place = first.image().range;
+            first.goes();
+            let Some(key) = key_made_at(&place) else { return false };
+            let second = Loaded::new(original.copy(), |_, _| {});
+            let is_there = second.image().range == place;
+            second.goes();
+            assert!(deletes(key), "it was deleted with the library");
+            is_there
+        });
+        assert!(to_the_same_place, "no library came to the place of the variable");
+    });
+}
+
+#[test]
+fn one_library_is_closed_at_a_time() {
+    alone("one_library_is_closed_at_a_time", || {
+        let mut original = Original::c(&[]);
+        let loaded = Loaded::new(original.copy(), |_, _| {});
+        let turn = turn();
+        let (done, is_done) = sync_channel(1);
+        let thread = std::thread::spawn(move || {
+            loaded.goes();
+            done.send(()).unwrap();
+        });
+        assert_eq!(is_done.recv_timeout(SHORT), Err(RecvTimeoutError::Timeout), "it did not wait");
+        drop(turn);
+        is_done.recv_timeout(LONG).unwrap();
+        thread.join().unwrap();
+    });
 }
 
 #[test]

@@ -10,7 +10,8 @@
 //!    are gone by the kernel's word, so their destructors have run.
 //! 2. No signal handler leads into it, nor into a support library that would go with it.
 //! 3. Its own destructors run on a thread that is thrown away. What they register for the end of that thread is dropped.
-//! 4. The keys that lead into it are deleted by that thread, before it ends and before anybody can get their numbers.
+//! 4. The keys that lead into it are deleted by that thread, before it ends and before anybody can get their numbers. One thread
+//!    at a time does so, because what goes meanwhile seems to each of them to go with its own library.
 //! 5. The C library unregisters by itself what it ties to a library: `atexit`, `pthread_atfork`.
 
 use std::ffi::{CString, c_void};
@@ -18,8 +19,8 @@ use std::fs;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use object::elf;
@@ -27,7 +28,7 @@ use object::read::elf::{Dyn, ElfFile, FileHeader, Sym};
 
 use super::image::{self, Image};
 use super::interpose;
-use super::keys;
+use super::keys::{self, Key};
 use super::owner::{self, Owner};
 use super::retained::Retained;
 
@@ -122,24 +123,53 @@ impl Closing {
         // What the destructors start counts as the library's.
         owner.inherit_to_this_thread();
         interpose::drop_thread_locals_of_this_thread();
-        let before = Image::all();
-        let mut keys = keys::existing();
-        keep_support_libraries_with_signal_handlers(&before, &image);
+        let _turn = turn();
+        let mut before = Before::look(|| {});
+        keep_support_libraries_with_signal_handlers(&before.images, &image);
         handle.close().map_err(|error| Retained::Refused(error.to_string()))?;
         let stays = is_open(&image, &path);
         let after = Image::all();
         // The destructors may have made keys. A library that came to the same addresses meanwhile has another owner.
-        keys.extend(keys::existing().into_iter().filter(|key| key.maker == owner.id()));
-        // The library, and support libraries that nobody else needs.
-        for gone in before.iter().filter(|image| !after.contains(image)) {
-            for key in keys.iter().filter(|key| key.leads_into(&gone.range)) {
-                // A destructor of the library may have deleted it, and its number may be another's by now.
-                if key.take() {
-                    interpose::delete(*key);
-                }
+        before.keys.extend(keys::existing().into_iter().filter(|key| key.maker == owner.id()));
+        for key in before.keys_of_what_went(&after) {
+            // A destructor of the library may have deleted it, and its number may be another's by now.
+            if key.take() {
+                interpose::delete(*key);
             }
         }
         if stays || after.contains(&image) { Err(why_it_stays(&path)) } else { Ok(()) }
+    }
+}
+
+/// Lets one thread at a time close a library and delete the keys of what went.
+///
+/// Two of them would each find the other's keys. A key that the one has taken and not yet deleted is passed over by the other,
+/// which ends, and the C library calls its destructor, in a library that is gone. Nobody waits longer for this than for the loader,
+/// which runs the destructors of one library at a time.
+pub(super) fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What there is before a library is closed.
+pub(super) struct Before {
+    keys: Vec<Key>,
+    images: Vec<Image>,
+}
+
+impl Before {
+    /// Looks at the keys first. Otherwise a library that is there at the first look may go, the next one come to the same addresses
+    /// and make keys, and these would be taken for keys of what went. `between` is for tests.
+    pub(super) fn look(between: impl FnOnce()) -> Self {
+        let keys = keys::existing();
+        between();
+        Self { keys, images: Image::all() }
+    }
+
+    /// The keys of the library, and of support libraries that nobody else needs.
+    pub(super) fn keys_of_what_went(&self, after: &[Image]) -> impl Iterator<Item = &Key> {
+        let gone: Vec<_> = self.images.iter().filter(|image| !after.contains(image)).collect();
+        self.keys.iter().filter(move |key| gone.iter().any(|image| key.leads_into(&image.range)))
     }
 }
 

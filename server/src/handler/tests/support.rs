@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 use std::fs;
 use std::io::Write;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +15,7 @@ use handler_api::abi;
 use libloading::{Library, Symbol};
 use tempfile::TempDir;
 
+use super::super::image::Image;
 use super::super::{Identity, Offload, OffloadLimits, Owner, Retained, host, unmap};
 use crate::admission::Admission;
 use crate::generation::{Clock, Inbox, Services, Surroundings};
@@ -184,6 +186,10 @@ impl Loaded {
         Self { library, owner, path, _identity: identity }
     }
 
+    pub(super) fn image(&self) -> Image {
+        Image::around(dynamic_symbol(&self.library).addr()).expect("it is mapped")
+    }
+
     pub(super) fn goes(self) {
         if let Err(reason) = unmap(self.library, &self.owner, &self.path, LONG) {
             panic!("it stays in memory: {reason}");
@@ -246,6 +252,34 @@ pub(super) fn call(library: &Library, function: &str, argument: i32) -> i32 {
     let function: Symbol<'_, extern "C" fn(i32) -> i32> =
         unsafe { library.get(function.as_bytes()) }.unwrap();
     function(argument)
+}
+
+/// A key that was made in a variable at the beginning of this range, in memory that is gone again. None if the range is taken.
+pub(super) fn key_made_at(range: &Range<usize>) -> Option<libc::pthread_key_t> {
+    let wanted = std::ptr::without_provenance_mut(range.start);
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+    // SAFETY: new memory, which takes the place of nothing.
+    let memory = unsafe { libc::mmap(wanted, range.len(), protection, flags, -1, 0) };
+    if memory != wanted {
+        assert_eq!(memory, libc::MAP_FAILED, "old kernels do not know the flag");
+        return None;
+    }
+    let variable = memory.cast::<libc::pthread_key_t>();
+    // SAFETY: the variable is writable and aligned to a page.
+    let result = unsafe { libc::pthread_key_create(variable, None) };
+    assert_eq!(result, 0);
+    // SAFETY: it was written a moment ago.
+    let key = unsafe { *variable };
+    // SAFETY: the memory is this function's, and nobody uses it any more.
+    assert_eq!(unsafe { libc::munmap(memory, range.len()) }, 0);
+    Some(key)
+}
+
+/// False if there is no such key.
+pub(super) fn deletes(key: libc::pthread_key_t) -> bool {
+    // SAFETY: a number is all it takes; one that is no key is refused.
+    unsafe { libc::pthread_key_delete(key) == 0 }
 }
 
 pub(super) fn raise(signal: i32) {
