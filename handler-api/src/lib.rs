@@ -42,9 +42,10 @@
 //!
 //! The modules: [`Handler`] is the trait; [`Upgrade`] and [`Reject`] are the opening handshake; [`WebSocket`] is the session
 //! inside a callback and [`Handle`] the session from anywhere; [`Migrate`] takes sessions along when the library is replaced;
-//! [`log`] writes to the server's log; [`timer`] lets time pass; [`topic`] reaches many sessions at once; [`metric`] counts for the operator; [`offload`](fn@offload) does what blocks; [`config`](mod@config)
-//! is what the operator has set; [`export_handler!`] makes the symbols that the server looks for; `testing` is a host for
-//! tests, behind the feature of that name. [`abi`] is the C contract under all of it, specified in `include/wsh.h`.
+//! [`log`] writes to the server's log; [`timer`] lets time pass; [`topic`] reaches many sessions at once; [`metric`] counts for the
+//! operator; [`offload`](fn@offload) does what blocks; [`config`](mod@config) is what the operator has set; [`export_handler!`] makes
+//! the symbols that the server looks for; `testing` is a host for tests, behind the feature of that name. [`abi`] is the C contract
+//! under all of it, specified in `include/wsh.h`.
 //!
 //! No function of a handler may unwind into the server: `export_handler!` fences each callback. A panic ends the session it
 //! happened in with 1011, and no other.
