@@ -3,7 +3,8 @@
 use std::io::Result;
 use std::time::Duration;
 
-use crate::load::{self, Load, Peers, median};
+use crate::compare::{Round, compare};
+use crate::load::{self, Load, Peers};
 use crate::target::{Kind, Target, pin_generator};
 
 const WORKLOADS: [(&str, Load); 6] = [
@@ -14,13 +15,6 @@ const WORKLOADS: [(&str, Load); 6] = [
     ("16 KiB, 64 connections", Load { connections: 64, bytes: 16 * 1024, depth: 1 }),
     ("1 MiB, 4 connections", Load { connections: 4, bytes: 1024 * 1024, depth: 1 }),
 ];
-
-/// What one round of one server measured.
-#[derive(Debug, Clone, Copy)]
-struct Round {
-    cpu_nanos_per_message: f64,
-    messages_per_second: f64,
-}
 
 pub(crate) fn run(quick: bool, rounds: usize, tls: bool) -> Result<()> {
     let [one, other] = if tls { [Kind::WshdTls, Kind::Wshd] } else { [Kind::Wshd, Kind::TokioTungstenite] };
@@ -34,28 +28,14 @@ pub(crate) fn run(quick: bool, rounds: usize, tls: bool) -> Result<()> {
     println!("| workload | {name} ns | {name} msg/s | {other_name} ns | {other_name} msg/s | ratio |");
     println!("|---|---|---|---|---|---|");
     for (name, load) in WORKLOADS {
-        let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-        for round in 0..rounds {
-            // A, B, B, A, ...: what drifts during a run meets both alike.
-            let order = if round % 2 == 0 { [one, other] } else { [other, one] };
-            let mut cost = [0.0; 2];
-            for kind in order {
-                let measured = measure(kind, load, time)?;
-                let (index, list) = if kind == one { (0, &mut ours) } else { (1, &mut theirs) };
-                cost[index] = measured.cpu_nanos_per_message;
-                list.push(measured);
-            }
-            ratios.push(cost[0] / cost[1]);
-        }
-        let nanos = |list: &[Round]| median(list.iter().map(|round| round.cpu_nanos_per_message).collect());
-        let rate = |list: &[Round]| median(list.iter().map(|round| round.messages_per_second).collect());
+        let compared = compare([one, other], rounds, |kind| measure(kind, load, time))?;
         println!(
             "| {name} | {:.0} | {:.0} | {:.0} | {:.0} | {:.2} |",
-            nanos(&ours),
-            rate(&ours),
-            nanos(&theirs),
-            rate(&theirs),
-            median(ratios)
+            compared.one.cpu_nanos_per_message,
+            compared.one.messages_per_second,
+            compared.other.cpu_nanos_per_message,
+            compared.other.messages_per_second,
+            compared.ratio
         );
     }
     Ok(())

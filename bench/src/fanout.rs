@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
-use crate::load::{Load, Peers, masked_text, median};
+use crate::compare::{Round, compare};
+use crate::load::{Load, Peers, masked_text};
 use crate::target::{Kind, Target, pin_generator};
 
 const SUBSCRIBERS: usize = 1000;
@@ -30,39 +31,21 @@ pub(crate) fn run(quick: bool, rounds: usize) -> Result<()> {
     println!("|---|---|---|---|---|");
     for (name, bytes, depth) in DEPTHS {
         let load = Load { connections: subscribers, bytes, depth };
-        let (mut ours, mut rates, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for round in 0..rounds {
-            let mut order = [Kind::Wshd, Kind::TokioBroadcast];
-            if round % 2 == 1 {
-                order.reverse();
-            }
-            let mut cost = [0.0; 2];
-            for kind in order {
-                let (nanos, rate) = measure(kind, load, time)?;
-                if kind == Kind::Wshd {
-                    cost[0] = nanos;
-                    ours.push(nanos);
-                    rates.push(rate);
-                } else {
-                    cost[1] = nanos;
-                    theirs.push(nanos);
-                }
-            }
-            ratios.push(cost[0] / cost[1]);
-        }
+        let kinds = [Kind::Wshd, Kind::TokioBroadcast];
+        let compared = compare(kinds, rounds, |kind| measure(kind, load, time))?;
         println!(
             "| {name} | {:.0} | {:.0} | {:.0} | {:.2} |",
-            median(ours),
-            median(rates),
-            median(theirs),
-            median(ratios)
+            compared.one.cpu_nanos_per_message,
+            compared.one.messages_per_second,
+            compared.other.cpu_nanos_per_message,
+            compared.ratio
         );
     }
     Ok(())
 }
 
-/// Nanoseconds per delivery, and deliveries per second.
-fn measure(kind: Kind, load: Load, time: Duration) -> Result<(f64, f64)> {
+/// A message is one that one subscriber gets.
+fn measure(kind: Kind, load: Load, time: Duration) -> Result<Round> {
     let target = Target::start(kind)?;
     // The chat's name is a colon and a space away from its text, and the other server has no names.
     let prefix = if kind == Kind::Wshd { "n: " } else { "" };
@@ -90,7 +73,10 @@ fn measure(kind: Kind, load: Load, time: Duration) -> Result<(f64, f64)> {
         }
         if let Some(from) = measured_from.filter(|from: &Instant| from.elapsed() >= time) {
             let used = target.cpu_nanos()? - before;
-            return Ok((used as f64 / deliveries as f64, deliveries as f64 / from.elapsed().as_secs_f64()));
+            return Ok(Round {
+                cpu_nanos_per_message: used as f64 / deliveries as f64,
+                messages_per_second: deliveries as f64 / from.elapsed().as_secs_f64(),
+            });
         }
         streams[0].write_all(&question)?;
         missing.fill(answer_bytes);

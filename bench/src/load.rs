@@ -238,11 +238,6 @@ pub(crate) fn run(
     }
 }
 
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 /// A text as a client sends it.
 pub(crate) fn masked_text(text: &str) -> Vec<u8> {
     let mut frame = Vec::new();

@@ -6,6 +6,7 @@
 //!
 //! Run it with `cargo xtask bench`, which builds everything in release mode first.
 
+mod compare;
 mod echo;
 mod fanout;
 mod idle;

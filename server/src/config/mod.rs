@@ -345,9 +345,7 @@ impl Handlers {
             own.restart_seconds.unwrap_or(self.restart_seconds),
         )
     }
-}
 
-impl Handlers {
     /// What this handler is told of the config: a JSON object.
     pub fn config_of(&self, name: &str) -> &str {
         self.each.get(name).and_then(|own| own.config.as_deref()).unwrap_or(NO_CONFIG)

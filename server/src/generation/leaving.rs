@@ -118,8 +118,13 @@ impl Worker {
         let Self { leaving: Some(leaving), sessions, .. } = self else { return Vec::new() };
         let end = sessions.slots().end;
         let again = leaving.later.len().min(most);
-        let mut keys: Vec<_> = leaving.later.drain(..again).collect();
-        keys.retain(|key| session_of(sessions, *key).is_some());
+        let mut keys = Vec::new();
+        for key in leaving.later.drain(..again) {
+            // One that ran several times stands there several times, and is asked once.
+            if session_of(sessions, key).is_some() && !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
         while keys.len() < most && leaving.next_slot < end {
             if let Some(session) = sessions.get_mut(leaving.next_slot)
                 && session.may_leave()
@@ -145,8 +150,7 @@ impl Worker {
                     Next::Again => self.read_on(key),
                     Next::Remove => return self.remove(key),
                 }
-                let letters = self.desk.topics.arrive(key);
-                self.pass_on_letters(key, &letters);
+                self.hear_letters(key);
                 return;
             }
         };
@@ -195,8 +199,7 @@ impl Worker {
             Next::Again => self.read_on(key),
             Next::Remove => return self.remove(key),
         }
-        let letters = self.desk.topics.arrive(key);
-        self.pass_on_letters(key, &letters);
+        self.hear_letters(key);
         if let Some(leaving) = &mut self.leaving
             && asks_again
         {
@@ -224,8 +227,7 @@ impl Worker {
                 let goes_on = arrived.goes_on;
                 self.sessions.insert(session);
                 arrived.tell(&self.env.inbox, key);
-                let letters = self.desk.topics.arrive(key);
-                self.pass_on_letters(key, &letters);
+                self.hear_letters(key);
                 if goes_on && let Some(session) = session_of(&mut self.sessions, key) {
                     let next = session.go_on(&mut self.desk, &self.env);
                     self.after(key, next);

@@ -12,6 +12,7 @@ mod inbox;
 mod leave;
 mod leaving;
 mod poller;
+mod publishing;
 mod services;
 mod table;
 mod timers;

@@ -69,7 +69,7 @@ impl Services {
 
     /// Publishes to every subscriber.
     pub(crate) fn publish(&self, scope: u32, topic: &[u8], kind: u32, data: &[u8]) -> wsh_status {
-        let (Some(scope), Some(name)) = (Scope::of(scope, &self.scope), topics::name(topic)) else {
+        let Some((scope, name)) = topics::named(scope, topic, &self.scope) else {
             return abi::WSH_E_INVALID;
         };
         match Message::framed(kind, data) {
@@ -79,7 +79,7 @@ impl Services {
     }
 
     pub(crate) fn subscribers(&self, scope: u32, topic: &[u8]) -> usize {
-        let (Some(scope), Some(name)) = (Scope::of(scope, &self.scope), topics::name(topic)) else {
+        let Some((scope, name)) = topics::named(scope, topic, &self.scope) else {
             return 0;
         };
         self.topics.subscribers(scope, name)

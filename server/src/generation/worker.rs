@@ -5,7 +5,6 @@
 //! are. All sessions share one buffer for reading and one for writing (the *cork*: what the callbacks of a turn send is
 //! written once, at its end).
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,28 +16,26 @@ use rustix::event::epoll::EventFlags;
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, error, warn};
-use wshd_protocol::{DeflateGroup, DeflateParameters, Deflater, Inflater};
+use wshd_protocol::{DeflateParameters, Deflater, Inflater};
 
 use super::Generation;
 use super::inbox::{Command, Inbox};
 use super::leaving::{Leaving, PACE};
 use super::poller::{Batch, Poller, Ready};
+use super::publishing::Publishing;
 use super::table::Table;
 use super::timers::{TIMERS_MAX, Timers};
 use super::upgrade::{AcceptedKey, Decision, Refusal, Ticket, UpgradeCall, UpgradeRequest};
 use crate::config::Limits;
 use crate::handler::{Failure, HandlerLibrary, Instance};
 use crate::session::{Head, Kept, Link, Next, Peer, Session, SessionKey, Stream};
-use crate::topics::{Letters, Published, Scope, Subscriber, Subscriptions, Topic};
+use crate::topics::{Scope, Subscriptions};
 
 /// Batches of events before tokio's timers get their turn.
 const BATCHES_PER_WAKE: usize = 8;
 
 /// Fewer events than this in a batch: the rest of the world was quiet, and asking again would only cost a system call.
 const SMALL_BATCH: usize = 16;
-
-/// Messages to a topic that are passed on in one piece.
-const PIECE_BYTES_MAX: usize = 64 * 1024;
 
 /// Timers of sessions that are heard before sockets get their turn.
 const TIMERS_PER_TURN: usize = 256;
@@ -99,10 +96,7 @@ pub(super) struct Worker {
     /// Sessions that left input behind.
     again: Vec<SessionKey>,
     commands: Vec<Command>,
-    /// Messages to one topic that follow each other in the inbox, and their bytes.
-    published: (Vec<Arc<Published>>, usize),
-    /// Whom they are for.
-    subscribers: Vec<Subscriber>,
+    pub(super) publishing: Publishing,
     pub(super) leaving: Option<Leaving>,
     /// When the next timer of the library is due; only on worker 0.
     library_due: Option<Instant>,
@@ -180,8 +174,7 @@ impl Worker {
             serial: 0,
             again: Vec::new(),
             commands: Vec::new(),
-            published: (Vec::new(), 0),
-            subscribers: Vec::new(),
+            publishing: Publishing::default(),
             leaving: None,
             library_due: None,
             exits: false,
@@ -288,14 +281,6 @@ impl Worker {
         // Commands for one session follow each other often; what they send is written once.
         let mut corked: Option<SessionKey> = None;
         for command in commands.drain(..) {
-            if let Command::Published(message) = command {
-                if let Some(previous) = corked.take() {
-                    self.finish_commands(previous);
-                }
-                self.collect(message);
-                continue;
-            }
-            self.publish();
             let key = command.session();
             if corked != key
                 && let Some(previous) = corked.take()
@@ -303,6 +288,9 @@ impl Worker {
                 self.finish_commands(previous);
             }
             corked = key;
+            if !matches!(command, Command::Published(_)) {
+                self.publish();
+            }
             self.run_command(command);
         }
         if let Some(previous) = corked {
@@ -344,97 +332,18 @@ impl Worker {
         }
     }
 
-    fn finish_commands(&mut self, key: SessionKey) {
+    pub(super) fn finish_commands(&mut self, key: SessionKey) {
+        self.with_session(key, Session::finish_commands);
+    }
+
+    /// Has a session do something, if it is still there, and what is to be done after it.
+    pub(super) fn with_session(
+        &mut self,
+        key: SessionKey,
+        act: impl FnOnce(&mut Session, &mut Desk, &Env) -> Next,
+    ) {
         let Some(session) = session_of(&mut self.sessions, key) else { return };
-        let next = session.finish_commands(&mut self.desk, &self.env);
-        self.after(key, next);
-    }
-
-    // ---- topics --------------------------------------------------------------------------------------------------------
-
-    /// Messages to one topic that follow each other are passed on in one piece.
-    fn collect(&mut self, message: Arc<Published>) {
-        let (messages, bytes) = &self.published;
-        let is_other = |first: &Arc<Published>| !Arc::ptr_eq(&first.topic, &message.topic);
-        if messages.first().is_some_and(is_other) || bytes + message.frame.len() > PIECE_BYTES_MAX {
-            self.publish();
-        }
-        let (messages, bytes) = &mut self.published;
-        *bytes += message.frame.len();
-        messages.push(message);
-    }
-
-    /// Passes on what was collected.
-    fn publish(&mut self) {
-        if self.published.0.is_empty() {
-            return;
-        }
-        let (mut messages, bytes) = std::mem::take(&mut self.published);
-        self.env.inbox.published_is_taken(bytes);
-        let mut subscribers = std::mem::take(&mut self.subscribers);
-        subscribers.extend_from_slice(self.desk.topics.subscribers(&messages[0].topic));
-        let joined: Cow<'_, [u8]> = match &messages[..] {
-            [only] => Cow::Borrowed(&only.frame),
-            several => several.iter().flat_map(|message| &message.frame[..]).copied().collect(),
-        };
-        // Compressed once for all sessions that have agreed to the same window.
-        let mut compressed: Vec<(DeflateGroup, Vec<Vec<u8>>)> = Vec::new();
-        for subscriber in subscribers.drain(..) {
-            let hears = |message: &&Arc<Published>| {
-                subscriber.hears(message.number) && !message.is_by(&self.env.inbox, subscriber.key)
-            };
-            let heard = messages.iter().filter(hears).count();
-            let Some(session) = session_of(&mut self.sessions, subscriber.key).filter(|_| heard > 0) else {
-                continue;
-            };
-            if let Some(group) = session.link.deflate_group() {
-                let frames = frames_of(group, &messages, &mut compressed, &mut self.desk.deflater);
-                for (message, frame) in messages.iter().zip(frames).filter(|(message, _)| hears(message)) {
-                    session.hear_compressed(frame, message, &mut self.desk, &self.env);
-                }
-                self.finish_commands(subscriber.key);
-            } else if heard == messages.len() {
-                self.pass_on(subscriber.key, &joined);
-            } else {
-                let frames = messages.iter().filter(hears).flat_map(|message| &message.frame[..]);
-                let frames: Vec<u8> = frames.copied().collect();
-                self.pass_on(subscriber.key, &frames);
-            }
-        }
-        drop(joined);
-        messages.clear();
-        self.published.0 = messages;
-        self.subscribers = subscribers;
-    }
-
-    fn pass_on(&mut self, key: SessionKey, frames: &[u8]) {
-        let Some(session) = session_of(&mut self.sessions, key) else { return };
-        let next = session.hear(frames, &mut self.desk, &self.env);
-        self.after(key, next);
-    }
-
-    /// Passes on what was published to a session while it moved.
-    pub(super) fn pass_on_letters(&mut self, key: SessionKey, letters: &Letters) {
-        for message in &letters.messages {
-            self.pass_on(key, &message.frame);
-        }
-        if letters.has_missed {
-            self.miss_one(key, 1);
-        }
-    }
-
-    /// This worker was too far behind for what was published to a topic.
-    fn miss(&mut self, topic: &Arc<Topic>) {
-        let Some((first, last)) = topic.take_missed(&self.env.inbox) else { return };
-        let subscribers: Vec<_> = self.desk.topics.subscribers(topic).to_vec();
-        for subscriber in subscribers.into_iter().filter(|it| it.hears(first) || it.hears(last)) {
-            self.miss_one(subscriber.key, last - first + 1);
-        }
-    }
-
-    fn miss_one(&mut self, key: SessionKey, messages: u64) {
-        let Some(session) = session_of(&mut self.sessions, key) else { return };
-        let next = session.miss(messages, &mut self.desk, &self.env);
+        let next = act(session, &mut self.desk, &self.env);
         self.after(key, next);
     }
 
@@ -533,9 +442,7 @@ impl Worker {
         let now = Instant::now();
         for _ in 0..TIMERS_PER_TURN {
             let Some((key, token)) = self.desk.timers.take_due(now) else { break };
-            let Some(session) = session_of(&mut self.sessions, key) else { continue };
-            let next = session.on_timer(token, &mut self.desk, &self.env);
-            self.after(key, next);
+            self.with_session(key, |session, desk, env| session.on_timer(token, desk, env));
         }
         if self.library_due.is_none_or(|due| due > now) {
             return;
@@ -571,25 +478,6 @@ impl Worker {
         }
         self.exits = true;
     }
-}
-
-/// The frames of messages for a group of sessions, which are made when the first of them is there.
-fn frames_of<'c>(
-    group: DeflateGroup,
-    messages: &[Arc<Published>],
-    compressed: &'c mut Vec<(DeflateGroup, Vec<Vec<u8>>)>,
-    deflater: &mut Deflater,
-) -> &'c [Vec<u8>] {
-    let index = compressed.iter().position(|(its, _)| *its == group).unwrap_or_else(|| {
-        let mut frame = |message: &Arc<Published>| {
-            let mut frame = Vec::new();
-            deflater.compress_alone(group, message.kind, message.payload(), &mut frame);
-            frame
-        };
-        compressed.push((group, messages.iter().map(&mut frame).collect()));
-        compressed.len() - 1
-    });
-    &compressed[index].1
 }
 
 fn protocol_limits(limits: &Limits) -> wshd_protocol::Limits {

@@ -9,7 +9,7 @@ use wshd_protocol::{Kind, ReadyState, close};
 use super::handle::Handle;
 use super::{Fault, Link};
 use crate::generation::{Desk, Env};
-use crate::topics::{self, Scope};
+use crate::topics;
 
 /// Lent to the library for the length of one callback.
 pub(crate) struct Call<'a> {
@@ -156,7 +156,7 @@ impl<'a> Call<'a> {
     }
 
     pub(crate) fn subscribe(&mut self, scope: u32, topic: &[u8]) -> wsh_status {
-        let (Some(scope), Some(name)) = (Scope::of(scope, &self.env.scope), topics::name(topic)) else {
+        let Some((scope, name)) = topics::named(scope, topic, &self.env.scope) else {
             return abi::WSH_E_INVALID;
         };
         if self.ready_state() != abi::WSH_OPEN {
@@ -166,7 +166,7 @@ impl<'a> Call<'a> {
     }
 
     pub(crate) fn unsubscribe(&mut self, scope: u32, topic: &[u8]) -> wsh_status {
-        let (Some(scope), Some(name)) = (Scope::of(scope, &self.env.scope), topics::name(topic)) else {
+        let Some((scope, name)) = topics::named(scope, topic, &self.env.scope) else {
             return abi::WSH_E_INVALID;
         };
         self.desk.topics.unsubscribe(self.link.key, scope, name)
@@ -174,7 +174,7 @@ impl<'a> Call<'a> {
 
     /// Publishes to every subscriber but this session.
     pub(crate) fn publish(&mut self, scope: u32, topic: &[u8], kind: u32, data: &[u8]) -> wsh_status {
-        let (Some(scope), Some(name)) = (Scope::of(scope, &self.env.scope), topics::name(topic)) else {
+        let Some((scope, name)) = topics::named(scope, topic, &self.env.scope) else {
             return abi::WSH_E_INVALID;
         };
         if self.is_frozen {

@@ -168,12 +168,7 @@ impl Link {
             desk.cork.extend_from_slice(frames);
             return self.relieve_cork(desk);
         }
-        match self.stream.write(frames) {
-            Ok(written) if written == frames.len() => {}
-            Ok(written) => self.outgoing = Some(Box::new(Outgoing::of_frames(frames, written, desk.now))),
-            Err(Errno::AGAIN) => self.outgoing = Some(Box::new(Outgoing::of_frames(frames, 0, desk.now))),
-            Err(error) => self.fault = Some(Fault::Io(error)),
-        }
+        self.write_or_keep(frames, desk.now);
     }
 
     /// Which frames that were compressed elsewhere the peer can take.
@@ -353,24 +348,28 @@ impl Link {
         }
     }
 
-    /// Writes the cork; what the peer does not take becomes the backlog.
+    /// Writes the cork.
     pub(super) fn flush(&mut self, desk: &mut Desk) {
         if desk.cork.is_empty() {
             return;
         }
-        let written = match self.stream.write(&desk.cork) {
+        self.write_or_keep(&desk.cork, desk.now);
+        desk.cork.clear();
+    }
+
+    /// Writes whole frames; what the peer does not take becomes the backlog.
+    fn write_or_keep(&mut self, frames: &[u8], now: u32) {
+        let written = match self.stream.write(frames) {
             Ok(written) => written,
             Err(Errno::AGAIN) => 0,
             Err(error) => {
                 self.fault.get_or_insert(Fault::Io(error));
-                desk.cork.clear();
                 return;
             }
         };
-        if written < desk.cork.len() {
-            self.outgoing = Some(Box::new(Outgoing::of_frames(&desk.cork, written, desk.now)));
+        if written < frames.len() {
+            self.outgoing = Some(Box::new(Outgoing::of_frames(frames, written, now)));
         }
-        desk.cork.clear();
     }
 }
 

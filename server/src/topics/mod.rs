@@ -26,10 +26,10 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
 /// The longest name, in bytes.
-pub(crate) const NAME_BYTES_MAX: usize = 255;
+const NAME_BYTES_MAX: usize = 255;
 
 /// Topics that one session may have subscribed to. What one peer can make the server remember is bounded by it.
-pub(crate) const SUBSCRIPTIONS_MAX: usize = 1024;
+const SUBSCRIPTIONS_MAX: usize = 1024;
 
 /// Whose name it is: the same name in two scopes is two topics.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -38,17 +38,6 @@ pub(crate) enum Scope {
     Handler(Arc<str>),
     /// Of every handler that asks for it.
     Server,
-}
-
-impl Scope {
-    /// A scope of the contract, for the handler whose own scope is this. `None` if there is no such.
-    pub(crate) fn of(scope: u32, own: &Self) -> Option<&Self> {
-        match scope {
-            abi::WSH_TOPIC_OWN => Some(own),
-            abi::WSH_TOPIC_SERVER => Some(&Self::Server),
-            _ => None,
-        }
-    }
 }
 
 /// All topics that have a subscriber. One for each server.
@@ -148,10 +137,15 @@ impl Message {
     }
 }
 
-/// The text of a name, if it is one.
-pub(crate) fn name(bytes: &[u8]) -> Option<&str> {
-    let length = 1..=NAME_BYTES_MAX;
-    length.contains(&bytes.len()).then(|| std::str::from_utf8(bytes).ok()).flatten()
+/// A topic as a handler names it by the contract, whose own scope this is. `None` if there is no such scope or the name is none.
+pub(crate) fn named<'n>(scope: u32, name: &'n [u8], own: &'n Scope) -> Option<(&'n Scope, &'n str)> {
+    let scope = match scope {
+        abi::WSH_TOPIC_OWN => own,
+        abi::WSH_TOPIC_SERVER => &Scope::Server,
+        _ => return None,
+    };
+    let name = std::str::from_utf8(name).ok().filter(|name| (1..=NAME_BYTES_MAX).contains(&name.len()))?;
+    Some((scope, name))
 }
 
 impl Topics {

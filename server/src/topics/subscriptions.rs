@@ -39,7 +39,7 @@ pub(crate) struct Subscriber {
 #[derive(Debug, Default)]
 struct Seats {
     seats: Vec<Seat>,
-    /// While it moves.
+    /// While it moves: then it hears there, and nothing here.
     mailbox: Option<Arc<Mailbox>>,
 }
 
@@ -48,8 +48,6 @@ struct Seat {
     topic: Arc<Topic>,
     /// Its place among the subscribers of the topic on this worker.
     index: usize,
-    /// It hears in the mailbox, not here.
-    is_moving: bool,
 }
 
 /// The subscriptions of a session that belongs to no worker at the moment. Dropped, they end.
@@ -84,7 +82,7 @@ impl Subscriptions {
         let ear = mailbox.as_ref().map_or(Ear::Worker(&self.inbox), Ear::Mailbox);
         let (topic, last) = self.registry.join(scope, name, ear);
         let until = if mailbox.is_some() { last } else { u64::MAX };
-        self.sit(topic, Subscriber { key, after: last, until }, mailbox.is_some());
+        self.sit(topic, Subscriber { key, after: last, until });
         abi::WSH_OK
     }
 
@@ -103,9 +101,8 @@ impl Subscriptions {
         if self.sessions.is_empty() {
             return;
         }
-        while let Some(last) = self.sessions.get(&key).and_then(|session| session.seats.len().checked_sub(1))
-        {
-            self.stand_up(key, last);
+        while let Some(place) = self.last_seat(key) {
+            self.stand_up(key, place);
         }
         self.sessions.remove(&key);
     }
@@ -121,10 +118,12 @@ impl Subscriptions {
     pub(crate) fn depart(&mut self, key: SessionKey) {
         // Also one without any: it may subscribe on its way.
         let session = self.sessions.entry(key).or_default();
-        let mailbox = session.mailbox.get_or_insert_default().clone();
-        for seat in session.seats.iter_mut().filter(|seat| !seat.is_moving) {
-            seat.is_moving = true;
-            let last = seat.topic.switch(Ear::Worker(&self.inbox), Ear::Mailbox(&mailbox));
+        if session.mailbox.is_some() {
+            return;
+        }
+        let mailbox = session.mailbox.insert(Arc::default());
+        for seat in &session.seats {
+            let last = seat.topic.switch(Ear::Worker(&self.inbox), Ear::Mailbox(mailbox));
             let subscribers =
                 self.topics.get_mut(&id(&seat.topic)).expect("a seat is in a topic of this worker");
             subscribers[seat.index].until = last;
@@ -136,8 +135,7 @@ impl Subscriptions {
         let session = self.sessions.get_mut(&key)?;
         let mailbox = session.mailbox.clone()?;
         let topics = session.seats.iter().map(|seat| seat.topic.clone()).collect();
-        while let Some(place) = self.sessions.get(&key).and_then(|session| session.seats.len().checked_sub(1))
-        {
+        while let Some(place) = self.last_seat(key) {
             self.take_seat(key, place);
         }
         self.sessions.remove(&key);
@@ -150,7 +148,7 @@ impl Subscriptions {
         let session = Seats { seats: Vec::new(), mailbox: Some(travelling.mailbox.clone()) };
         self.sessions.insert(key, session);
         for topic in std::mem::take(&mut travelling.topics) {
-            self.sit(topic, Subscriber { key, after: 0, until: 0 }, true);
+            self.sit(topic, Subscriber { key, after: 0, until: 0 });
         }
     }
 
@@ -158,8 +156,7 @@ impl Subscriptions {
     pub(crate) fn arrive(&mut self, key: SessionKey) -> Letters {
         let Some(session) = self.sessions.get_mut(&key) else { return Letters::default() };
         let Some(mailbox) = session.mailbox.take() else { return Letters::default() };
-        for seat in session.seats.iter_mut().filter(|seat| seat.is_moving) {
-            seat.is_moving = false;
+        for seat in &session.seats {
             let last = seat.topic.switch(Ear::Mailbox(&mailbox), Ear::Worker(&self.inbox));
             let subscribers =
                 self.topics.get_mut(&id(&seat.topic)).expect("a seat is in a topic of this worker");
@@ -200,22 +197,23 @@ impl Subscriptions {
 
     // ---- seats ---------------------------------------------------------------------------------------------------------
 
-    fn sit(&mut self, topic: Arc<Topic>, subscriber: Subscriber, is_moving: bool) {
+    fn last_seat(&self, key: SessionKey) -> Option<usize> {
+        self.sessions.get(&key)?.seats.len().checked_sub(1)
+    }
+
+    fn sit(&mut self, topic: Arc<Topic>, subscriber: Subscriber) {
         let subscribers = self.topics.entry(id(&topic)).or_default();
         let index = subscribers.len();
         subscribers.push(subscriber);
         let session = self.sessions.entry(subscriber.key).or_default();
-        session.seats.push(Seat { topic, index, is_moving });
+        session.seats.push(Seat { topic, index });
     }
 
     /// Ends one subscription.
     fn stand_up(&mut self, key: SessionKey, place: usize) {
         let Some(seat) = self.take_seat(key, place) else { return };
         let mailbox = self.sessions.get(&key).and_then(|session| session.mailbox.as_ref());
-        let ear = match mailbox {
-            Some(mailbox) if seat.is_moving => Ear::Mailbox(mailbox),
-            _ => Ear::Worker(&self.inbox),
-        };
+        let ear = mailbox.map_or(Ear::Worker(&self.inbox), Ear::Mailbox);
         self.registry.leave(&seat.topic, ear);
     }
 

@@ -96,12 +96,7 @@ fn a_session_that_moves_keeps_its_windows() {
     let mut client = Deflating::open(&server, "/echo");
     client.send(&sentence(1));
     assert_eq!(client.text(), sentence(1));
-    let library = handler_library("echo");
-    let mut bytes = std::fs::read(&library).expect("the handler was built");
-    bytes.push(1);
-    std::fs::write(server.folder().join(".new"), bytes).unwrap();
-    std::fs::rename(server.folder().join(".new"), server.folder().join(library.file_name().unwrap()))
-        .unwrap();
+    server.put_version(&handler_library("echo"), 1);
     server.ask(Request::Reload(Some("echo".into())));
     server.wait_for("the session has moved", |status| {
         status.handlers[0].active.as_ref().is_some_and(|active| active.number == 2 && active.sessions == 1)

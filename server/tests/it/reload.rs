@@ -29,11 +29,9 @@ impl Versions {
     }
 }
 
-/// Puts a library in the place of another as a careful person does: whole, and then renamed.
+/// Puts a version in the place of the one that runs.
 fn replace(server: &TestServer, file: &str, library: &Path) {
-    let new = server.folder().join(".new");
-    std::fs::copy(library, &new).unwrap();
-    std::fs::rename(&new, server.folder().join(file)).unwrap();
+    server.put(file, &std::fs::read(library).unwrap());
 }
 
 fn server_of(library: &Path) -> TestServer {
@@ -249,12 +247,7 @@ fn members_of_a_room_stay_in_it_and_hear_each_other() {
     assert_eq!(ann.text(), "* Bob joined");
     assert_eq!(bob.text(), "* Bob joined");
     for round in 2..=10 {
-        // Another content and the same code: what follows the last section of a library is of no use to anybody.
-        let mut library = std::fs::read(handler_library("chat")).unwrap();
-        library.extend_from_slice(&[round; 16]);
-        let file = server.folder().join(".new");
-        std::fs::write(&file, library).unwrap();
-        std::fs::rename(file, server.folder().join("libchat_wsh.so")).unwrap();
+        server.put_version(&handler_library("chat"), round);
         server.wait_for("both are on the new code", |status| {
             let chat = &status.handlers[0];
             let is_new = chat.active.as_ref().is_some_and(|active| active.number == u64::from(round));

@@ -1,21 +1,11 @@
 //! What a handler can ask of the server beyond its session: timers, its own config, threads for what blocks.
 
-use std::path::Path;
 use std::time::Duration;
 
 use wshd::config::HandlerRules;
 use wshd::control::{Answer, Request, Status};
 
 use crate::support::{Client, TestServer, compile_c, compile_c_with, handler_library};
-
-/// Another version of a library that does the same: what follows the last section of a file is never mapped.
-fn write_version(library: &Path, version: u8, file: &Path) {
-    let mut bytes = std::fs::read(library).expect("the handler was built");
-    bytes.push(version);
-    let new = file.with_file_name(".new");
-    std::fs::write(&new, bytes).unwrap();
-    std::fs::rename(new, file).unwrap();
-}
 
 // ---- timers ------------------------------------------------------------------------------------------------------------
 
@@ -27,8 +17,7 @@ fn the_clock_tells_the_time_and_goes_on_with_new_code() {
         let time = client.text();
         assert_eq!((time.len(), time.matches(':').count()), (12, 2), "{time}");
     }
-    let library = handler_library("clock");
-    write_version(&library, 2, &server.folder().join(library.file_name().unwrap()));
+    server.put_version(&handler_library("clock"), 2);
     let status = server.wait_for("the session has moved", |status| {
         let clock = &status.handlers[0];
         clock.active.as_ref().is_some_and(|active| active.number == 2 && active.sessions == 1)

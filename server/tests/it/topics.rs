@@ -122,17 +122,6 @@ fn a_session_subscribes_to_so_many_topics_and_no_more() {
 
 // ---- reloads -----------------------------------------------------------------------------------------------------------
 
-/// Puts another version of a library that does the same in the place of the one that runs: what follows the last section of a file is
-/// never mapped.
-fn write_version(server: &TestServer, handler: &str, version: u8) {
-    let library = handler_library(handler);
-    let mut bytes = std::fs::read(&library).expect("the handler was built");
-    bytes.push(version);
-    let new = server.folder().join(".new");
-    std::fs::write(&new, bytes).unwrap();
-    std::fs::rename(new, server.folder().join(library.file_name().unwrap())).unwrap();
-}
-
 #[test]
 fn who_moves_to_new_code_hears_everything_once_and_in_order() {
     const LISTENERS: usize = 6;
@@ -176,7 +165,7 @@ fn who_moves_to_new_code_hears_everything_once_and_in_order() {
             }
         });
         for version in 1..=RELOADS {
-            write_version(&server, "chat", version);
+            server.put_version(&handler_library("chat"), version);
             server.ask(Request::Reload(Some("chat".into())));
         }
     });
@@ -199,7 +188,7 @@ fn what_a_handler_counts_is_in_the_status_and_goes_on_with_new_code() {
     };
     assert_eq!(ask(&mut ann, "one"), "Ann: one");
     assert_eq!(said(&server.status()), [("messages_said".into(), "counter".into(), 1)]);
-    write_version(&server, "chat", 1);
+    server.put_version(&handler_library("chat"), 1);
     server.wait_for("the session has moved", |status| {
         status.handlers[0].active.as_ref().is_some_and(|active| active.number == 2 && active.sessions == 1)
     });
@@ -381,10 +370,7 @@ fn the_chat_in_c_has_rooms_and_moves_to_new_code() {
     assert_eq!(eve.text(), "* Eve joined");
     ann.send_text("hello");
     assert_eq!((ann.text(), bob.text()), ("Ann: hello".into(), "Ann: hello".into()));
-    let mut bytes = std::fs::read(server.folder().join("chat_wsh.so")).unwrap();
-    bytes.push(1);
-    std::fs::write(server.folder().join(".new"), bytes).unwrap();
-    std::fs::rename(server.folder().join(".new"), server.folder().join("chat_wsh.so")).unwrap();
+    server.put_version(&server.folder().join("chat_wsh.so"), 1);
     let status = server.wait_for("the sessions have moved", |status| {
         status.handlers[0].active.as_ref().is_some_and(|active| active.number == 2 && active.sessions == 3)
             && status.handlers[0].leaving.is_empty()

@@ -84,6 +84,21 @@ impl TestServer {
         self.folder.path().to_owned()
     }
 
+    /// Puts a library in the place of another as a careful person does: whole, and then renamed.
+    pub(crate) fn put(&self, file: &str, library: &[u8]) {
+        let new = self.folder().join(".new");
+        std::fs::write(&new, library).expect("the folder can be written");
+        std::fs::rename(new, self.folder().join(file)).expect("the folder can be written");
+    }
+
+    /// Puts another version of a library there, which does the same: what follows the last section of a file is never mapped.
+    pub(crate) fn put_version(&self, library: &Path, version: u8) {
+        let mut bytes = std::fs::read(library).expect("the library was built");
+        bytes.push(version);
+        let file = library.file_name().and_then(|name| name.to_str()).expect("a library has a name");
+        self.put(file, &bytes);
+    }
+
     /// Why a library with this in its file name was refused.
     pub(crate) fn refusal(&self, file: &str) -> String {
         let refused =
