@@ -1,4 +1,4 @@
-//! Clients that we did not write, against the release build: Node's `ws`, Python's `websockets`, and Chromium.
+//! Clients that we did not write, against the release build: Node's `ws`, Python's `websockets`, libcurl, and Chromium.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -9,22 +9,19 @@ use crate::needs::{self, Need};
 use crate::step::{StepResult, Steps, root, run, target_folder};
 
 /// How the server speaks to the clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Plain,
-    Tls,
-    Deflate,
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    name: &'static str,
+    tls: bool,
+    deflate: bool,
 }
 
-impl Way {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Tls => "with TLS",
-            Self::Deflate => "with compression",
-        }
-    }
-}
+const WAYS: [Way; 4] = [
+    Way { name: "plain", tls: false, deflate: false },
+    Way { name: "with TLS", tls: true, deflate: false },
+    Way { name: "with compression", tls: false, deflate: true },
+    Way { name: "with TLS and compression", tls: true, deflate: true },
+];
 
 /// The suites whose programs could be installed.
 #[derive(Debug)]
@@ -47,7 +44,7 @@ impl Clients {
             npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(folder("node"));
             run(&mut npm)
         });
-        let python = steps.run("install the Python client", || {
+        let python = steps.run("install the Python clients", || {
             needs::programs(&[Need { program: "python3", package: "python3" }])?;
             copy_folder(&source("python"), &folder("python"))?;
             let environment = folder("python").join("venv");
@@ -68,23 +65,23 @@ impl Clients {
         Self { node, python }
     }
 
-    /// Runs every suite against the release build, plain, with TLS, and with compression; in the end it has to stop cleanly.
+    /// Runs every suite against the release build, with and without TLS and compression; in the end it has to stop cleanly.
     pub(crate) fn run_all(&self, steps: &mut Steps) {
-        for way in [Way::Plain, Way::Tls, Way::Deflate] {
+        for way in WAYS {
             self.run_over(way, steps);
         }
     }
 
     fn run_over(&self, way: Way, steps: &mut Steps) {
-        let suites = ["Node ws", "Chromium", "Python websockets"];
-        let [ws, chromium, python] = suites.map(|suite| format!("client, {}: {suite}", way.name()));
+        let suites = ["Node ws", "Chromium", "Python websockets", "libcurl"];
+        let [ws, chromium, python, curl] = suites.map(|suite| format!("client, {}: {suite}", way.name));
         let mut server = None;
-        steps.run(&format!("start the release build, {}", way.name()), || {
+        steps.run(&format!("start the release build, {}", way.name), || {
             server = Some(Server::start(way)?);
             Ok(())
         });
         let Some(server) = server else {
-            for suite in [&ws, &chromium, &python] {
+            for suite in [&ws, &chromium, &python, &curl] {
                 steps.fail(suite, "the server did not start");
             }
             return;
@@ -98,9 +95,11 @@ impl Clients {
             steps.fail(&chromium, "it is not installed");
         }
         if self.python {
-            steps.run(&python, || python_test(way, &url));
+            steps.run(&python, || python_test("test_websockets", way, &url));
+            steps.run(&curl, || python_test("test_curl", way, &url));
         } else {
             steps.fail(&python, "it is not installed");
+            steps.fail(&curl, "it is not installed");
         }
         steps.run("stop the release build with SIGTERM", || server.stop());
     }
@@ -113,22 +112,22 @@ fn node_test(file: &str, way: Way, url: &str) -> StepResult {
     if let Some(chromium) = needs::find("chromium") {
         node.env("CHROMIUM", chromium);
     }
-    if way == Way::Deflate {
+    if way.deflate {
         node.env("WSHD_DEFLATE", "1");
     }
-    if way == Way::Tls {
+    if way.tls {
         node.env("NODE_EXTRA_CA_CERTS", certificates().join("cert.pem"));
     }
     run(&mut node)
 }
 
-fn python_test(way: Way, url: &str) -> StepResult {
+fn python_test(module: &str, way: Way, url: &str) -> StepResult {
     let mut python = Command::new(folder("python").join("venv/bin/python"));
-    python.args(["-m", "unittest", "-v", "test_websockets"]).current_dir(folder("python"));
-    if way == Way::Deflate {
+    python.args(["-m", "unittest", "-v", module]).current_dir(folder("python"));
+    if way.deflate {
         python.env("WSHD_DEFLATE", "1");
     }
-    if way == Way::Tls {
+    if way.tls {
         python.env("SSL_CERT_FILE", certificates().join("cert.pem"));
     }
     run(python.env("WSHD_URL", url))
@@ -178,11 +177,11 @@ impl Server {
         let program = target_folder().join("release/wshd");
         let mut command = Command::new(&program);
         command.args(["--port", "0", "--log-level", "warn"]).current_dir(root()).stdout(Stdio::piped());
-        if way == Way::Deflate {
+        if way.deflate {
             command.arg("--config").arg(config_with_deflate()?);
         }
-        let scheme = if way == Way::Tls { "wss" } else { "ws" };
-        if way == Way::Tls {
+        let scheme = if way.tls { "wss" } else { "ws" };
+        if way.tls {
             make_certificate(&program)?;
             command.arg("--tls").arg("--certificate").arg(certificates().join("cert.pem"));
             command.arg("--private-key").arg(certificates().join("key.pem"));

@@ -16,6 +16,7 @@ use step::{Steps, cargo};
 const USAGE: &str = "usage:
   cargo xtask test            everything: format, lints, docs, tests, clients in other languages, a real browser
   cargo xtask test --fast     what needs nothing installed: format, lints, docs, cargo test
+  cargo xtask clients         of it, only the clients in other languages and the browser
   cargo xtask bench echo      CPU per message beside a stock server (--quick, --rounds N, --tls: beside itself without TLS)
   cargo xtask bench fanout    CPU per delivery, one publisher and a thousand subscribers (--quick, --rounds N)
   cargo xtask bench idle      memory per idle connection (--quick, --tls)
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     match arguments[..] {
         ["test"] => test(true),
         ["test", "--fast"] => test(false),
+        ["clients"] => clients(),
         ["bench", ref rest @ ..] => bench(rest),
         ["soak", ..] => bench(&arguments),
         _ => {
@@ -76,10 +78,7 @@ fn test(everything: bool) -> ExitCode {
     });
     if everything {
         steps.run("memory of handler-api, under valgrind", memory::check);
-        // The README's first command, which has to build the handlers too; it ends with a check of what it would serve.
-        steps.run("release build, as the README says", || cargo(&["run", "--release", "--", "configtest"]));
-        let clients = clients::Clients::install(&mut steps);
-        clients.run_all(&mut steps);
+        run_clients(&mut steps);
         steps.run("benchmark, quick", || {
             cargo(&["build", "--release", "--package", "wshd-bench"])?;
             bench_command(&["echo", "--quick"])?;
@@ -96,6 +95,18 @@ fn test(everything: bool) -> ExitCode {
         steps.run("dependencies", needs::cargo_deny);
     }
     steps.summary()
+}
+
+fn clients() -> ExitCode {
+    let mut steps = Steps::new();
+    run_clients(&mut steps);
+    steps.summary()
+}
+
+fn run_clients(steps: &mut Steps) {
+    // The README's first command, which has to build the handlers too; it ends with a check of what it would serve.
+    steps.run("release build, as the README says", || cargo(&["run", "--release", "--", "configtest"]));
+    clients::Clients::install(steps).run_all(steps);
 }
 
 /// Libraries that panic, and that are loaded and unloaded, in the soaks of these names.
