@@ -73,6 +73,12 @@ enum Experiment {
 
 #[derive(Debug, Subcommand)]
 enum Soak {
+    /// Certificates that are replaced while clients shake hands all the time
+    Certificates {
+        /// Ten of them
+        #[arg(long)]
+        quick: bool,
+    },
     /// Panics in every callback, with neighbours that must not notice
     Panics {
         /// A thousand of them
@@ -104,6 +110,7 @@ fn main() -> std::process::ExitCode {
         Experiment::Echo { quick, rounds, tls } => echo::run(quick, rounds, tls),
         Experiment::Fanout { quick, rounds } => fanout::run(quick, rounds),
         Experiment::Idle { quick, tls } => idle::run(quick, tls),
+        Experiment::Soak { soak: Soak::Certificates { quick } } => soak::certificates::run(quick),
         Experiment::Soak { soak: Soak::Panics { quick } } => soak::panics::run(quick),
         Experiment::Soak { soak: Soak::Reload { quick } } => soak::reload::run(quick),
         Experiment::Soak { soak: Soak::Unload { quick } } => soak::unload::run(quick),
