@@ -18,6 +18,7 @@ const USAGE: &str = "usage:
   cargo xtask test --fast        what needs nothing installed: format, lints, docs, cargo test
   cargo xtask clients            of it, only the clients in other languages and the browser
   cargo xtask bench echo         CPU per message beside a stock server (--quick, --rounds N, --tls: beside itself without TLS)
+  cargo xtask bench deflate      what compression costs: CPU per message, memory per session, bombs (--quick, --rounds N)
   cargo xtask bench fanout       CPU per delivery, one publisher and a thousand subscribers (--quick, --rounds N)
   cargo xtask bench idle         memory per idle connection (--quick, --tls)
   cargo xtask soak certificates  a hundred new certificates while fifty clients a second shake hands (--quick)
@@ -83,6 +84,7 @@ fn test(everything: bool) -> ExitCode {
         steps.run("benchmark, quick", || {
             cargo(&["build", "--release", "--package", "wshd-bench"])?;
             bench_command(&["echo", "--quick"])?;
+            bench_command(&["deflate", "--quick"])?;
             bench_command(&["fanout", "--quick"])?;
             bench_command(&["idle", "--quick"])?;
             bench_command(&["echo", "--quick", "--tls"])?;
