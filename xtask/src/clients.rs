@@ -44,24 +44,7 @@ impl Clients {
             npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(folder("node"));
             run(&mut npm)
         });
-        let python = steps.run("install the Python clients", || {
-            needs::programs(&[Need { program: "python3", package: "python3" }])?;
-            copy_folder(&source("python"), &folder("python"))?;
-            let environment = folder("python").join("venv");
-            if !environment.join("bin/pip").is_file() {
-                let mut venv = Command::new("python3");
-                venv.args(["-m", "venv"]).arg(&environment);
-                // Debian's python3 comes without the module's parts.
-                if run(&mut venv).is_err() {
-                    needs::programs(&[Need { program: "python3-venv", package: "python3-venv" }])?;
-                    run(&mut venv)?;
-                }
-            }
-            let mut pip = Command::new(environment.join("bin/pip"));
-            run(pip
-                .args(["install", "--quiet", "--requirement"])
-                .arg(folder("python").join("requirements.txt")))
-        });
+        let python = steps.run("install the Python clients", install_python);
         Self { node, python }
     }
 
@@ -105,6 +88,31 @@ impl Clients {
     }
 }
 
+/// Installs the packages of the clients in Python, and copies the clients to where they run.
+pub(crate) fn install_python() -> StepResult {
+    needs::programs(&[Need { program: "python3", package: "python3" }])?;
+    copy_folder(&source("python"), &folder("python"))?;
+    let environment = folder("python").join("venv");
+    if !environment.join("bin/pip").is_file() {
+        let mut venv = Command::new("python3");
+        venv.args(["-m", "venv"]).arg(&environment);
+        // Debian's python3 comes without the module's parts.
+        if run(&mut venv).is_err() {
+            needs::programs(&[Need { program: "python3-venv", package: "python3-venv" }])?;
+            run(&mut venv)?;
+        }
+    }
+    let mut pip = Command::new(environment.join("bin/pip"));
+    run(pip.args(["install", "--quiet", "--requirement"]).arg(folder("python").join("requirements.txt")))
+}
+
+/// Runs one of the clients in Python.
+pub(crate) fn python() -> Command {
+    let mut python = Command::new(folder("python").join("venv/bin/python"));
+    python.current_dir(folder("python"));
+    python
+}
+
 fn node_test(file: &str, way: Way, url: &str) -> StepResult {
     let mut node = Command::new("node");
     node.args(["--test", file]).current_dir(folder("node"));
@@ -122,8 +130,8 @@ fn node_test(file: &str, way: Way, url: &str) -> StepResult {
 }
 
 fn python_test(module: &str, way: Way, url: &str) -> StepResult {
-    let mut python = Command::new(folder("python").join("venv/bin/python"));
-    python.args(["-m", "unittest", "-v", module]).current_dir(folder("python"));
+    let mut python = python();
+    python.args(["-m", "unittest", "-v", module]);
     if way.deflate {
         python.env("WSHD_DEFLATE", "1");
     }

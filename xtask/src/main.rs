@@ -5,6 +5,7 @@
 //! program only runs them in order and says in one line how it went.
 
 mod clients;
+mod differential;
 mod memory;
 mod needs;
 mod step;
@@ -22,6 +23,7 @@ const USAGE: &str = "usage:
   cargo xtask bench fanout       CPU per delivery, one publisher and a thousand subscribers (--quick, --rounds N)
   cargo xtask bench idle         memory per idle connection (--quick, --tls)
   cargo xtask soak certificates  a hundred new certificates while fifty clients a second shake hands (--quick)
+  cargo xtask soak differential  100,000 conversations with other implementations (--quick, --seed N, --conversation N)
   cargo xtask soak panics        ten thousand panics in every callback, beside sessions that must not notice (--quick)
   cargo xtask soak reload        numbered messages in flight while the handlers are replaced (--quick)
   cargo xtask soak unload        libraries of every kind, loaded and taken out of memory 3,000 times (--quick)
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         ["test", "--fast"] => test(false),
         ["clients"] => clients(),
         ["bench", ref rest @ ..] => bench(rest),
+        ["soak", "differential", ref rest @ ..] => differential(rest),
         ["soak", ..] => bench(&arguments),
         _ => {
             eprint!("{USAGE}");
@@ -95,9 +98,27 @@ fn test(everything: bool) -> ExitCode {
             steps.run(&format!("soak, quick: {soak}"), || bench_command(&["soak", soak, "--quick"]));
         }
         remove_fixtures();
+        steps.run("soak, quick: differential", || {
+            clients::install_python()?;
+            differential::run(&differential::Plan::quick())
+        });
         steps.run("dependencies", needs::cargo_deny);
     }
     steps.summary()
+}
+
+fn differential(arguments: &[&str]) -> ExitCode {
+    let Some(plan) = differential::Plan::parse(arguments) else {
+        eprint!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    match clients::install_python().and_then(|()| differential::run(&plan)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn clients() -> ExitCode {

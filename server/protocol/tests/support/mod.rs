@@ -2,7 +2,9 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod by_tungstenite;
 pub(crate) mod inflate;
+pub(crate) mod traffic;
 
 use std::borrow::Cow;
 
@@ -150,6 +152,14 @@ pub(crate) struct Dice(u64);
 impl Dice {
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// Those of one conversation of many, so that it can be held again alone.
+    pub(crate) fn of(seed: u64, number: u64) -> Self {
+        let mut dice = Self::new(seed.wrapping_add(number.wrapping_mul(0xd134_2543_de82_ef95)));
+        // Neighbours begin alike.
+        (0..4).for_each(|_| _ = dice.roll());
+        dice
     }
 
     fn roll(&mut self) -> u64 {
