@@ -165,6 +165,7 @@ impl HandlerRules {
             rules.slow_peer = Some(slow_peer);
         }
         rules.deflate = file.deflate.as_ref().map(|given| *given.get_ref());
+        rules.origins = check.origins(&key("origins"), &file.origins);
         let mut seconds = |name: &str, given: &Given<Seconds>, most: f64| {
             given.is_some().then(|| {
                 let mut time = Duration::ZERO;
@@ -446,7 +447,7 @@ impl Check {
         let single = matches!(given.as_ref()?.get_ref(), Strings::One(_));
         let list = self.list(key, given)?;
         match list.as_slice() {
-            [(text, _)] if single && text == "same-host" => return Some(Origins::SameHost),
+            [(text, _)] if single && text == Origins::SAME_HOST => return Some(Origins::SameHost),
             [(text, _)] if single && text == "*" => return Some(Origins::Any),
             _ => {}
         }

@@ -25,6 +25,9 @@ fn reference_file_equals_the_defaults() {
     assert_eq!(config.files.root.as_deref(), Some(Path::new("www")));
     config.handlers.folders = Handlers::default().folders;
     config.files = Files::default();
+    let echo = config.handlers.each.remove("echo").expect("pages of file:// may talk to the handler echo");
+    let origins = Some(Origins::List(vec!["same-host".into(), "null".into()]));
+    assert_eq!(echo, HandlerRules { origins, ..HandlerRules::default() });
     assert_eq!(config, Config { source: Some(path), ..Config::default() });
 }
 
