@@ -114,6 +114,7 @@ pub struct BlockingSocket {
 struct Request {
     path: String,
     query: String,
+    params: String,
     protocol: String,
     peer: Option<SocketAddr>,
     headers: Vec<(String, Vec<u8>)>,
@@ -324,6 +325,11 @@ impl BlockingSocket {
         crate::upgrade::param(&self.request.query, name)
     }
 
+    /// A parameter of the route, as in [`Upgrade::path_param`].
+    pub fn path_param(&self, name: &str) -> Option<String> {
+        crate::upgrade::param(&self.request.params, name)
+    }
+
     /// The first value of a header of the request, if it is text. `None` where `KEEPS_REQUEST` is false.
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.request.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name));
@@ -412,6 +418,7 @@ impl<H: BlockingHandler> Session<H> {
         let request = Request {
             path: socket.path().to_owned(),
             query: socket.query().to_owned(),
+            params: socket.params().to_owned(),
             protocol: socket.protocol().to_owned(),
             peer: socket.peer(),
             headers: socket.headers().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),

@@ -234,6 +234,11 @@ impl Socket {
         self.in_turn().param(name)
     }
 
+    /// A parameter of the route, as in [`Upgrade::path_param`](crate::Upgrade::path_param).
+    pub fn path_param(&self, name: &str) -> Option<String> {
+        self.in_turn().path_param(name)
+    }
+
     /// The first value of a header of the request, if it is text. `None` where `KEEPS_REQUEST` is false.
     pub fn header(&self, name: &str) -> Option<String> {
         self.in_turn().header(name).map(str::to_owned)

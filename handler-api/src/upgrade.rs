@@ -33,6 +33,12 @@ impl Upgrade {
         param(self.query(), name)
     }
 
+    /// A parameter of the route that led here, decoded: of `/rooms/{room}` in the server's config `room`, and of a prefix, `/files/*`,
+    /// what follows it, by the name `*`. `None` if the route has no such parameter.
+    pub fn path_param(&self, name: &str) -> Option<String> {
+        param(self.attribute(abi::WSH_PARAMS).unwrap_or_default(), name)
+    }
+
     /// The first value of a header, if it is text. Names are compared without case.
     pub fn header(&self, name: &str) -> Option<&str> {
         let value = host::ask(|slot| {

@@ -124,6 +124,16 @@ impl WebSocket {
         upgrade::param(self.query(), name)
     }
 
+    /// A parameter of the route, as in [`Upgrade::path_param`](crate::Upgrade::path_param).
+    pub fn path_param(&self, name: &str) -> Option<String> {
+        upgrade::param(self.params(), name)
+    }
+
+    /// Encoded as a query is.
+    pub(crate) fn params(&self) -> &str {
+        self.attribute(abi::WSH_PARAMS).unwrap_or_default()
+    }
+
     /// The first value of a header of the request, if it is text. `None` where
     /// [`KEEPS_REQUEST`](crate::Handler::KEEPS_REQUEST) is false.
     pub fn header(&self, name: &str) -> Option<&str> {

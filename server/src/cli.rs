@@ -22,7 +22,7 @@ use crate::scaffold::{Face, Language};
 /// config/config.toml, else /etc/wshd/config.toml; without any of them every setting has
 /// its default. Paths are relative to the folder the server is started in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Parser)]
-#[command(name = "wshd", version, after_help = EXAMPLES, verbatim_doc_comment)]
+#[command(name = "wshd", version, disable_version_flag = true, after_help = EXAMPLES, verbatim_doc_comment)]
 pub struct Cli {
     /// Port to listen on; 0 takes any free one [default: 9998]
     #[arg(short, long, value_name = "PORT", global = true)]
@@ -35,6 +35,26 @@ pub struct Cli {
     /// Folder of handler libraries, may be repeated; replaces those of the file [default: handlers]
     #[arg(short, long, value_name = "FOLDER", global = true)]
     pub websock_handlers: Vec<PathBuf>,
+
+    /// The only folder that is scanned, below that of -w; resource paths are as without it [default: all of -w]
+    #[arg(short, long, value_name = "FOLDER", alias = "scan_dir", global = true)]
+    pub scan_dir: Option<PathBuf>,
+
+    /// File of aliases, a line each: ALIAS EXISTING, such as / /echo
+    #[arg(short = 'm', long, value_name = "FILE", alias = "websock_handlers_map_file", global = true)]
+    pub websock_handlers_map_file: Option<PathBuf>,
+
+    /// Also load what a link in a handlers folder points at outside of that folder
+    #[arg(long, alias = "allow_handlers_outside_root_dir", global = true)]
+    pub allow_handlers_outside_root_dir: bool,
+
+    /// Host that a request target must have if it has one, as in GET ws://HOST:PORT/echo [default: any]
+    #[arg(short = 'V', long, value_name = "HOST", alias = "validation_host", global = true)]
+    pub validation_host: Option<Host>,
+
+    /// Port that a request target must have if it has a host [default: any]
+    #[arg(short = 'P', long, value_name = "PORT", alias = "validation_port", global = true)]
+    pub validation_port: Option<u16>,
 
     /// Folder of static files to serve over HTTP [default: none are served]
     #[arg(short, long, value_name = "FOLDER", global = true)]
@@ -90,6 +110,10 @@ pub struct Cli {
 
     #[command(flatten)]
     pub unused: Unused,
+
+    /// Print version
+    #[arg(long, action = clap::ArgAction::Version)]
+    pub version: Option<bool>,
 
     /// What to do instead of serving.
     #[command(subcommand)]
@@ -268,6 +292,9 @@ mod tests {
         let long = "wshd --tls --certificate cert.pem --private_key key.pem --tls-client-auth --tls-client-cert-optional --tls-client-ca ca.pem";
         assert_eq!(parse(tls).unwrap(), parse(long).unwrap());
         parse("wshd -t --tls-client-cert-optional").unwrap_err();
+        let paths = "wshd -s a/b -m map --allow-handlers-outside-root-dir -V a.example -P 80";
+        let long = "wshd --scan_dir a/b --websock-handlers-map-file map --allow_handlers_outside_root_dir --validation-host a.example --validation_port 80";
+        assert_eq!(parse(paths).unwrap(), parse(long).unwrap());
     }
 
     /// pywebsocket's own names of levels, and options that do nothing any more but are no reason not to start.

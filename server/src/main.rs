@@ -183,7 +183,7 @@ fn configtest(config: &Config) -> ExitCode {
     }
     match registry::check_all(config) {
         Ok(checked) => {
-            print!("{}", screen::checked(&checked, &config.listen));
+            print!("{}", screen::checked(&checked, config));
             if checked.refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => fail(&error),

@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::config::Listen;
-use crate::control::Status;
+use crate::config::Config;
+use crate::control::{Status, WayStatus};
 use crate::registry::Checked;
 
 /// The screen of a server that runs.
@@ -37,12 +37,18 @@ pub fn started(status: &Status) -> String {
     let routes: Vec<_> = status
         .handlers
         .iter()
+        .filter(|handler| handler.own_path)
         .filter_map(|handler| {
             let (file, active) = (handler.file.as_deref()?, handler.active.as_ref()?);
             Some((handler.path.as_str(), file, active.version.as_str()))
         })
         .collect();
     handlers(&mut out, &ports, &routes);
+    let ways = |ways: &[WayStatus]| {
+        ways.iter().map(|way| (way.from.clone(), way.to.clone(), way.served)).collect::<Vec<_>>()
+    };
+    listed(&mut out, "routes", &ways(&status.routes));
+    listed(&mut out, "aliases", &ways(&status.aliases));
     let files: Vec<_> =
         status.refused.iter().map(|refused| (refused.file.as_path(), refused.reason.as_str())).collect();
     refused(&mut out, &files, &status.notes);
@@ -50,14 +56,17 @@ pub fn started(status: &Status) -> String {
 }
 
 /// The screen of `wshd configtest`.
-pub fn checked(checked: &Checked, listen: &Listen) -> String {
+pub fn checked(checked: &Checked, config: &Config) -> String {
     let mut out = String::from("the config is sound\n");
     let routes: Vec<_> = checked
         .sound
         .iter()
+        .filter(|(path, ..)| config.handlers.has_own_path(if path == "/" { path } else { &path[1..] }))
         .map(|(path, file, info)| (path.as_str(), file.as_path(), info.version.as_str()))
         .collect();
-    handlers(&mut out, &listen.ports().collect::<Vec<_>>(), &routes);
+    handlers(&mut out, &config.listen.ports().collect::<Vec<_>>(), &routes);
+    listed(&mut out, "routes", &checked.routes);
+    listed(&mut out, "aliases", &checked.aliases);
     let files: Vec<_> =
         checked.refused.iter().map(|refused| (refused.path.as_path(), refused.reason.as_str())).collect();
     refused(&mut out, &files, &checked.notes);
@@ -83,6 +92,18 @@ fn handlers(out: &mut String, ports: &[(u16, bool)], routes: &[(&str, &Path, &st
     }
     for port in ports.iter().skip(1) {
         let _ = writeln!(out, "    and the same on {}", url("ws", *port));
+    }
+}
+
+/// Routes or aliases: from where, to what, and whether that is there.
+fn listed(out: &mut String, title: &str, ways: &[(String, String, bool)]) {
+    if !ways.is_empty() {
+        let _ = writeln!(out, "\n  {title}");
+    }
+    let width = ways.iter().map(|(from, ..)| from.chars().count()).max().unwrap_or(0);
+    for (from, to, is_served) in ways {
+        let not_served = if *is_served { "" } else { "  (not there: 404)" };
+        let _ = writeln!(out, "    {from:width$}  {to}{not_served}");
     }
 }
 

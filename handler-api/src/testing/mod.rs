@@ -99,6 +99,7 @@ impl<H: Face> Fake<H> {
         let request = Request {
             path: path.to_owned(),
             query: query.to_owned(),
+            params: String::new(),
             peer: "192.0.2.1:50000".to_owned(),
             is_secure: false,
             certificate: None,
@@ -106,6 +107,15 @@ impl<H: Face> Fake<H> {
             protocols: Vec::new(),
         };
         Self { request, reload: drain(), handler: PhantomData }
+    }
+
+    /// The request came by a route with a parameter of this name.
+    #[must_use]
+    pub fn path_param(mut self, name: &str, value: &str) -> Self {
+        let pair = format!("{}={}", encoded(name), encoded(value));
+        let params = &mut self.request.params;
+        *params = if params.is_empty() { pair } else { format!("{params}&{pair}") };
+        self
     }
 
     /// Adds a header to the request.
@@ -167,6 +177,16 @@ impl<H: Face> Fake<H> {
         session.open();
         Ok(session)
     }
+}
+
+/// As the server writes parameters down.
+fn encoded(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
 }
 
 impl Sent {

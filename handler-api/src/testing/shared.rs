@@ -11,6 +11,8 @@ use crate::abi::{self, wsh_status};
 pub(super) struct Request {
     pub(super) path: String,
     pub(super) query: String,
+    /// Parameters of the route, encoded as a query is.
+    pub(super) params: String,
     pub(super) peer: String,
     pub(super) is_secure: bool,
     /// Subject and alternative names of the peer's certificate.
@@ -145,6 +147,7 @@ impl Request {
     pub(super) fn attribute(&self, attribute: u32, protocol: Option<&str>) -> Option<&[u8]> {
         match attribute {
             abi::WSH_PATH => Some(self.path.as_bytes()),
+            abi::WSH_PARAMS => Some(self.params.as_bytes()),
             abi::WSH_QUERY => Some(self.query.as_bytes()),
             abi::WSH_PEER => Some(self.peer.as_bytes()),
             abi::WSH_PROTOCOL => {

@@ -1,5 +1,7 @@
 //! From the file as written to the config as meant: ranges, units, and values that must go together.
 
+mod routes;
+
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
@@ -12,7 +14,7 @@ use wshd_protocol::DeflateRules;
 use super::error::Problem;
 use super::file::{self, Given, Seconds, Strings, Whole};
 use super::value::{Host, Origins, Reload, SlowPeer, origin};
-use super::{Config, HandlerRules, Handlers, Limits, Listen, Log, Tls};
+use super::{Config, HandlerRules, Handlers, Limits, Listen, Log, Tls, UpgradeRules};
 
 /// Puts the values that the file gives in the place of those in `config`, and reports every one that cannot be meant.
 pub(super) fn filled(mut config: Config, file: &file::File) -> Result<Config, Vec<Problem>> {
@@ -29,9 +31,9 @@ impl Config {
         if let Some(root) = check.path("files.root", &file.files.root) {
             self.files.root = Some(root);
         }
-        if let Some(origins) = check.origins("upgrade.origins", &file.upgrade.origins) {
-            self.upgrade.origins = origins;
-        }
+        self.take_aliases(&file.aliases, check);
+        self.take_routes(&file.routes, check);
+        self.upgrade.take(&file.upgrade, check);
         take_deflate(&mut self.deflate, &file.deflate, check);
         self.limits.take(&file.limits, check);
         take(&file.control.enabled, &mut self.control.enabled);
@@ -104,10 +106,34 @@ impl Tls {
     }
 }
 
+impl UpgradeRules {
+    fn take(&mut self, file: &file::Upgrade, check: &mut Check) {
+        if let Some(origins) = check.origins("upgrade.origins", &file.origins) {
+            self.origins = origins;
+        }
+        if file.validation_host.is_some() {
+            let mut host = Host::Name(String::new());
+            check.parsed("upgrade.validation_host", &file.validation_host, &mut host);
+            self.validation_host = Some(host);
+        }
+        if file.validation_port.is_some() {
+            let mut port = 0;
+            check.whole("upgrade.validation_port", "", &file.validation_port, 1..=65_535, &mut port);
+            self.validation_port = Some(port);
+        }
+    }
+}
+
 impl Handlers {
     fn take(&mut self, file: &file::Handlers, check: &mut Check) {
         if let Some(folders) = check.folders("handlers.folders", &file.folders) {
             self.folders = folders;
+        }
+        if let Some(folder) = check.path("handlers.scan_dir", &file.scan_dir) {
+            self.scan_dir = Some(folder);
+        }
+        if let Some(file) = check.path("handlers.map_file", &file.map_file) {
+            self.map_file = Some(file);
         }
         take(&file.follow_links_outside, &mut self.follow_links_outside);
         take(&file.allow_empty, &mut self.allow_empty);
@@ -156,16 +182,18 @@ impl Handlers {
         let queue = &mut self.offload_queue_max;
         check.whole("handlers.offload_queue_max", " waiting", &file.offload_queue_max, 1..=1 << 20, queue);
         for (name, rules) in &file.each {
-            let own = HandlerRules::taken(name, rules, check);
+            let own = HandlerRules::taken(&format!("handlers.{name}"), rules, check);
             self.each.insert(name.clone(), own);
         }
     }
 }
 
 impl HandlerRules {
-    fn taken(name: &str, file: &file::HandlerRules, check: &mut Check) -> Self {
+    /// `section` is what errors call the table.
+    fn taken(section: &str, file: &file::HandlerRules, check: &mut Check) -> Self {
         let mut rules = Self::default();
-        let key = |key: &str| format!("handlers.{name}.{key}");
+        let key = |key: &str| format!("{section}.{key}");
+        rules.own_path = file.own_path.as_ref().map(|given| *given.get_ref());
         if file.reload.is_some() {
             let mut reload = Reload::Drain;
             check.parsed(&key("reload"), &file.reload, &mut reload);
@@ -177,6 +205,7 @@ impl HandlerRules {
             rules.slow_peer = Some(slow_peer);
         }
         rules.deflate = file.deflate.as_ref().map(|given| *given.get_ref());
+        rules.origins = check.origins(&key("origins"), &file.origins);
         let mut seconds = |name: &str, given: &Given<Seconds>, most: f64| {
             given.is_some().then(|| {
                 let mut time = Duration::ZERO;
@@ -458,7 +487,7 @@ impl Check {
         let single = matches!(given.as_ref()?.get_ref(), Strings::One(_));
         let list = self.list(key, given)?;
         match list.as_slice() {
-            [(text, _)] if single && text == "same-host" => return Some(Origins::SameHost),
+            [(text, _)] if single && text == Origins::SAME_HOST => return Some(Origins::SameHost),
             [(text, _)] if single && text == "*" => return Some(Origins::Any),
             _ => {}
         }

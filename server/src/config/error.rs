@@ -5,6 +5,9 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::Config;
+use super::map_file::MapError;
+
 /// Why there is no config. One value holds everything that was found wrong with the file.
 ///
 /// `Display` is made for a terminal: several lines, the last without a line end.
@@ -33,13 +36,23 @@ pub enum ConfigError {
         /// In the order of the file.
         problems: Vec<Complaint>,
     },
+    /// The alias map file that the config names is wrong.
+    Map {
+        /// What is sound: the config without that file.
+        config: Box<Config>,
+        /// What is not.
+        error: MapError,
+    },
 }
 
 impl ConfigError {
-    /// The file it is about.
-    pub fn path(&self) -> &Path {
+    /// Where a server is reached that began with a sound state of the same files, as far as can be told.
+    pub fn control_socket(&self) -> PathBuf {
         match self {
-            Self::Unreadable { path, .. } | Self::NotText { path, .. } | Self::Wrong { path, .. } => path,
+            Self::Unreadable { path, .. } | Self::NotText { path, .. } | Self::Wrong { path, .. } => {
+                Config { source: Some(path.clone()), ..Config::default() }.control_socket()
+            }
+            Self::Map { config, .. } => config.control_socket(),
         }
     }
 }
@@ -74,15 +87,8 @@ impl fmt::Display for ConfigError {
             Self::NotText { path, line } => {
                 write!(f, "{}:{line}: the file is not UTF-8 text", path.display())
             }
-            Self::Wrong { path, problems } => {
-                for (index, problem) in problems.iter().enumerate() {
-                    if index > 0 {
-                        f.write_str("\n\n")?;
-                    }
-                    write_problem(f, path, problem)?;
-                }
-                Ok(())
-            }
+            Self::Map { error, .. } => error.fmt(f),
+            Self::Wrong { path, problems } => write_problems(f, path, problems),
         }
     }
 }
@@ -91,9 +97,21 @@ impl std::error::Error for ConfigError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Unreadable { error, .. } => Some(error),
+            Self::Map { error, .. } => Some(error),
             Self::NotText { .. } | Self::Wrong { .. } => None,
         }
     }
+}
+
+/// One below the other, each with its line.
+pub(super) fn write_problems(f: &mut fmt::Formatter<'_>, path: &Path, problems: &[Complaint]) -> fmt::Result {
+    for (index, problem) in problems.iter().enumerate() {
+        if index > 0 {
+            f.write_str("\n\n")?;
+        }
+        write_problem(f, path, problem)?;
+    }
+    Ok(())
 }
 
 fn write_problem(f: &mut fmt::Formatter<'_>, path: &Path, problem: &Complaint) -> fmt::Result {

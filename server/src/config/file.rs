@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{Problem, nearest};
+use super::tables::{self, Alias, Route};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -25,6 +26,12 @@ pub(super) struct File {
     pub(super) limits: Limits,
     pub(super) log: Log,
     pub(super) control: Control,
+    /// The section `[aliases]`, which is read by itself: its keys are paths.
+    #[serde(skip)]
+    pub(super) aliases: Vec<Alias>,
+    /// The sections `[[routes]]`, which are read by themselves, one by one.
+    #[serde(skip)]
+    pub(super) routes: Vec<Route>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -54,6 +61,8 @@ pub(super) struct Tls {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Handlers {
     pub(super) folders: Given<Strings>,
+    pub(super) scan_dir: Given<String>,
+    pub(super) map_file: Given<String>,
     pub(super) follow_links_outside: Given<bool>,
     pub(super) allow_empty: Given<bool>,
     pub(super) workers: Given<Whole>,
@@ -82,11 +91,13 @@ pub(super) struct Handlers {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct HandlerRules {
+    pub(super) own_path: Given<bool>,
     pub(super) reload: Given<String>,
     pub(super) drain_seconds_max: Given<Seconds>,
     pub(super) restart_seconds: Given<Seconds>,
     pub(super) slow_peer: Given<String>,
     pub(super) deflate: Given<bool>,
+    pub(super) origins: Given<Strings>,
     /// The handler's own keys, which the server does not know.
     pub(super) config: Given<toml::Table>,
 }
@@ -101,6 +112,8 @@ pub(super) struct Files {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Upgrade {
     pub(super) origins: Given<Strings>,
+    pub(super) validation_host: Given<String>,
+    pub(super) validation_port: Given<Whole>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -177,7 +190,9 @@ impl File {
                 .collect());
         }
         let mut problems = Vec::new();
-        let each = take_handlers(table.get_mut(), &mut problems);
+        let each = tables::take_handlers(table.get_mut(), &mut problems);
+        let aliases = tables::take_aliases(table.get_mut(), &mut problems);
+        let routes = tables::take_routes(table.get_mut(), &mut problems);
         take_unknown(table.get_mut(), &mut problems);
         loop {
             // serde stops at the first wrong type. The value is taken out and the rest read again, which ends because
@@ -185,7 +200,7 @@ impl File {
             let error = match Self::deserialize(toml::de::Deserializer::from(table.clone())) {
                 Ok(mut file) if problems.is_empty() => {
                     file.handlers.each = each;
-                    return Ok(file);
+                    return Ok(Self { aliases, routes, ..file });
                 }
                 Ok(_) => break,
                 Err(error) => error,
@@ -222,12 +237,12 @@ pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 9] {
     ]
 }
 
-fn span_of(error: &toml::de::Error) -> Range<usize> {
+pub(super) fn span_of(error: &toml::de::Error) -> Range<usize> {
     error.span().unwrap_or(0..0)
 }
 
 /// Error texts become one line, because they are followed by the line of the file.
-fn tidy(message: &str) -> String {
+pub(super) fn tidy(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -256,65 +271,8 @@ fn take_unknown(table: &mut DeTable<'_>, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Takes the sections `[handlers.NAME]` out of the table and reads each by itself.
-fn take_handlers(table: &mut DeTable<'_>, problems: &mut Vec<Problem>) -> BTreeMap<String, HandlerRules> {
-    let mut each = BTreeMap::new();
-    let Some(DeValue::Table(section)) = table.get_mut("handlers").map(Spanned::get_mut) else { return each };
-    let known = keys::<Handlers>();
-    for (name, _) in names(section) {
-        let is_table = section.get(name.as_str()).is_some_and(|value| value.get_ref().is_table());
-        if !is_table || known.contains(&name.as_str()) {
-            continue;
-        }
-        let Some(own) = section.remove(name.as_str()) else { continue };
-        each.insert(name.clone(), read_handler(&name, own, problems));
-    }
-    each
-}
-
-fn read_handler(name: &str, own: Spanned<DeValue<'_>>, problems: &mut Vec<Problem>) -> HandlerRules {
-    let span = own.span();
-    let DeValue::Table(mut table) = own.into_inner() else { return HandlerRules::default() };
-    let known = keys::<HandlerRules>();
-    for (key, span) in names(&table) {
-        if !known.contains(&key.as_str()) {
-            table.remove(key.as_str());
-            let dotted = format!("handlers.{name}.{key}");
-            let mut problem = Problem::new(&dotted, span, format!("unknown key `{dotted}`"));
-            problem.hint = Some(nearest(&key, known.iter().copied()).map_or_else(
-                || {
-                    let keys = known.join(", ");
-                    format!("the keys of [handlers.NAME] are: {keys}; the handler's own stand in [handlers.{name}.config]")
-                },
-                |near| format!("did you mean `{near}`?"),
-            ));
-            problems.push(problem);
-        }
-    }
-    loop {
-        let rules = Spanned::new(span.clone(), table.clone());
-        let error = match HandlerRules::deserialize(toml::de::Deserializer::from(rules)) {
-            Ok(rules) => return rules,
-            Err(error) => error,
-        };
-        // As in `File::read`: the value of the wrong type is taken out, and the rest is read again.
-        let span = span_of(&error);
-        let hit =
-            |value: &Spanned<DeValue<'_>>| value.span().start <= span.start && span.end <= value.span().end;
-        let key = table.iter().find(|(_, value)| hit(value)).map(|(key, _)| key.get_ref().to_string());
-        let Some(key) = key else {
-            problems.push(Problem::new("", span, tidy(error.message())));
-            return HandlerRules::default();
-        };
-        table.remove(key.as_str());
-        let dotted = format!("handlers.{name}.{key}");
-        let wrong = format!("wrong type for `{dotted}`: {}", tidy(error.message()));
-        problems.push(Problem::new(&dotted, span, wrong));
-    }
-}
-
 /// The keys of a table, each with its place.
-fn names(table: &DeTable<'_>) -> Vec<(String, Range<usize>)> {
+pub(super) fn names(table: &DeTable<'_>) -> Vec<(String, Range<usize>)> {
     table.keys().map(|name| (name.get_ref().to_string(), name.span())).collect()
 }
 
@@ -334,9 +292,16 @@ fn hint_for_section(name: &str, value: &DeValue<'_>) -> String {
     if let Some((section, _)) = owner {
         return format!("`{name}` belongs to the section [{section}]");
     }
-    nearest(name, sections.iter().map(|(section, _)| *section)).map_or_else(
-        || format!("the sections are: {}", sections.map(|(section, _)| section).join(", ")),
-        |near| format!("did you mean [{near}]?"),
+    let names: Vec<_> = sections.iter().map(|(section, _)| *section).chain(["aliases", "routes"]).collect();
+    nearest(name, names.iter().copied()).map_or_else(
+        || format!("the sections are: {}", names.join(", ")),
+        |near| {
+            if near == "routes" {
+                "did you mean [[routes]]?".into()
+            } else {
+                format!("did you mean [{near}]?")
+            }
+        },
     )
 }
 
@@ -432,7 +397,7 @@ impl<'de> Deserialize<'de> for Strings {
 }
 
 /// The field names that serde derives for a section, so that they are written down only once.
-fn keys<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
+pub(super) fn keys<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
     struct Names<'a>(&'a mut &'static [&'static str]);
     impl<'de> Deserializer<'de> for Names<'_> {
         type Error = de::value::Error;

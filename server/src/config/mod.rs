@@ -7,6 +7,9 @@
 mod check;
 mod error;
 mod file;
+mod map_file;
+mod route;
+mod tables;
 mod value;
 
 use std::collections::BTreeMap;
@@ -20,6 +23,9 @@ use wshd_protocol::DeflateRules;
 use crate::cli::Cli;
 
 pub use error::{Complaint, ConfigError};
+pub use map_file::MapError;
+pub(crate) use route::bare_host;
+pub use route::{Aliases, HostPattern, Route, RoutePath};
 pub use value::{
     ClientAuth, Host, InvalidHost, InvalidWord, Level, Origins, Reload, SlowPeer, TlsVersion, WatchMode,
 };
@@ -33,6 +39,10 @@ pub struct Config {
     pub tls: Tls,
     /// Where handler libraries come from and what loading one may cost.
     pub handlers: Handlers,
+    /// Paths that stand for others.
+    pub aliases: Aliases,
+    /// Paths on which handlers answer besides their own.
+    pub routes: Vec<Route>,
     /// Static files beside the handlers.
     pub files: Files,
     /// Who may open a WebSocket.
@@ -90,6 +100,10 @@ pub struct Tls {
 pub struct Handlers {
     /// Folders that are scanned for `NAME_wsh` libraries, the first wins where two have one path. Default `handlers`.
     pub folders: Vec<PathBuf>,
+    /// The only folder in them that is scanned. Resource paths are as without it. Default none: all of them are.
+    pub scan_dir: Option<PathBuf>,
+    /// File of aliases as pywebsocket has it. Default none.
+    pub map_file: Option<PathBuf>,
     /// Also load libraries that a link in a handlers folder points at and that lie outside of it. Default false.
     pub follow_links_outside: bool,
     /// Start although no library was found. Default false, because a wrong folder is the likelier cause.
@@ -139,6 +153,8 @@ pub struct Handlers {
 /// Section `[handlers.NAME]`: the rules of one handler. What is not given is as for all.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HandlerRules {
+    /// Whether it answers on the path that the name of its file means. Default true.
+    pub own_path: Option<bool>,
     /// What becomes of its sessions on a reload. `None`: what the library says of itself.
     pub reload: Option<Reload>,
     /// As in [`Handlers`].
@@ -149,6 +165,8 @@ pub struct HandlerRules {
     pub slow_peer: Option<SlowPeer>,
     /// Whether its messages are compressed, where that differs from `[deflate]`.
     pub deflate: Option<bool>,
+    /// Which web pages may connect to it, where that differs from `[upgrade]`.
+    pub origins: Option<Origins>,
     /// The handler's own keys, `[handlers.NAME.config]`, as a JSON object.
     pub config: Option<String>,
 }
@@ -177,6 +195,10 @@ pub struct Files {
 pub struct UpgradeRules {
     /// Which web pages may connect. Default: pages of this host.
     pub origins: Origins,
+    /// The host that a request target with a host must have. Default any.
+    pub validation_host: Option<Host>,
+    /// The port that a request target with a host must have. Default any.
+    pub validation_port: Option<u16>,
 }
 
 /// Section `[limits]`: what a peer may cost. Each has a default, and its unit in its name.
@@ -262,6 +284,8 @@ impl Default for Handlers {
     fn default() -> Self {
         Self {
             folders: vec![PathBuf::from("handlers")],
+            scan_dir: None,
+            map_file: None,
             follow_links_outside: false,
             allow_empty: false,
             workers: cores(),
@@ -358,6 +382,11 @@ impl Handlers {
         )
     }
 
+    /// Whether a library answers on the path that the name of its file means.
+    pub fn has_own_path(&self, name: &str) -> bool {
+        self.each.get(name).and_then(|own| own.own_path).unwrap_or(true)
+    }
+
     /// What this handler is told of the config: a JSON object.
     pub fn config_of(&self, name: &str) -> &str {
         self.each.get(name).and_then(|own| own.config.as_deref()).unwrap_or(NO_CONFIG)
@@ -375,6 +404,17 @@ impl Config {
     pub fn deflate_of(&self, name: &str) -> DeflateRules {
         let own = self.handlers.each.get(name).and_then(|own| own.deflate);
         DeflateRules { is_on: own.unwrap_or(self.deflate.is_on), ..self.deflate }
+    }
+
+    /// Whether a route has a variant of this name for itself.
+    pub fn has_variant(&self, name: &str) -> bool {
+        self.routes.iter().any(|route| route.variant.as_deref() == Some(name))
+    }
+
+    /// Which web pages may connect to one handler.
+    pub fn origins_of(&self, name: &str) -> &Origins {
+        let own = self.handlers.each.get(name).and_then(|own| own.origins.as_ref());
+        own.unwrap_or(&self.upgrade.origins)
     }
 
     /// Where the control socket is.
@@ -405,7 +445,7 @@ impl Config {
         searched
             .iter()
             .find(exists)
-            .map_or_else(|| Ok(Self::default_with(cli)), |path| Self::load_file(path, cli))
+            .map_or_else(|| Self::default_with(cli).mapped(), |path| Self::load_file(path, cli))
     }
 
     /// Reads one file and lets the flags of the command line override its values.
@@ -432,7 +472,22 @@ impl Config {
         })?;
         let mut config = Self::parse(&text, path)?;
         config.override_with(cli);
-        Ok(config)
+        config.mapped()
+    }
+
+    /// With the aliases of the map file.
+    fn mapped(mut self) -> Result<Self, ConfigError> {
+        let Some(path) = &self.handlers.map_file else { return Ok(self) };
+        match map_file::read(path) {
+            Ok(aliases) => self.aliases.of_map_file = aliases,
+            Err(error) => return Err(ConfigError::Map { config: Box::new(self), error }),
+        }
+        Ok(self)
+    }
+
+    /// The files that it came from.
+    pub fn sources(&self) -> impl Iterator<Item = &PathBuf> {
+        self.source.iter().chain(&self.handlers.map_file)
     }
 
     /// Reads the text of a config file. `path` is what errors and [`Config::source`] call it.
@@ -483,6 +538,19 @@ impl Config {
         }
         if !cli.websock_handlers.is_empty() {
             self.handlers.folders.clone_from(&cli.websock_handlers);
+        }
+        if let Some(folder) = &cli.scan_dir {
+            self.handlers.scan_dir = Some(folder.clone());
+        }
+        if let Some(file) = &cli.websock_handlers_map_file {
+            self.handlers.map_file = Some(file.clone());
+        }
+        self.handlers.follow_links_outside |= cli.allow_handlers_outside_root_dir;
+        if let Some(host) = &cli.validation_host {
+            self.upgrade.validation_host = Some(host.clone());
+        }
+        if let Some(port) = cli.validation_port {
+            self.upgrade.validation_port = Some(port);
         }
         if let Some(root) = &cli.document_root {
             self.files.root = Some(root.clone());

@@ -25,6 +25,9 @@ fn reference_file_equals_the_defaults() {
     assert_eq!(config.files.root.as_deref(), Some(Path::new("www")));
     config.handlers.folders = Handlers::default().folders;
     config.files = Files::default();
+    let echo = config.handlers.each.remove("echo").expect("pages of file:// may talk to the handler echo");
+    let origins = Some(Origins::List(vec!["same-host".into(), "null".into()]));
+    assert_eq!(echo, HandlerRules { origins, ..HandlerRules::default() });
     assert_eq!(config, Config { source: Some(path), ..Config::default() });
 }
 
@@ -44,6 +47,45 @@ fn reference_file_mentions_every_key() {
             assert!(above.starts_with("# "), "{section}.{key} has no comment above it");
         }
     }
+}
+
+/// So does every key of a route, and of one handler.
+#[test]
+fn reference_file_mentions_every_key_of_routes_and_handlers() {
+    let (_, text) = reference();
+    let is_shown = |section: &str, key: &str| {
+        let lines = text.lines().skip_while(move |line| *line != section);
+        lines.take_while(|line| !line.is_empty()).any(|line| line.starts_with(&format!("# {key} = ")))
+    };
+    for key in tables::route_keys() {
+        assert!(
+            is_shown("# [[routes]]", key) || *key == "config" && text.contains("\n# [routes.config]\n"),
+            "{key}"
+        );
+    }
+    for key in file::keys::<file::HandlerRules>() {
+        assert!(
+            is_shown("# [handlers.chat]", key) || *key == "config" && text.contains("[handlers.chat.config]"),
+            "{key}"
+        );
+    }
+}
+
+/// What the reference shows of routes and aliases can be taken as it stands.
+#[test]
+fn the_examples_of_the_reference_are_sound() {
+    let (_, text) = reference();
+    let (_, shown) = text.split_once("\n# ---- Routes and aliases").expect("the section");
+    let (shown, _) = shown.split_once("\n# ---- Static files").expect("the one behind it");
+    let is_toml = |line: &&str| match line.chars().next() {
+        Some('[') => line.ends_with(']'),
+        Some('"') => true,
+        _ => line.contains(" = ") && !line.contains(", "),
+    };
+    let lines = shown.lines().filter_map(|line| line.strip_prefix("# ")).filter(is_toml);
+    let config = parse(&lines.collect::<Vec<_>>().join("\n")).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((config.aliases.own.len(), config.routes.len()), (2, 2));
+    assert_eq!(config.routes[1].variant.as_deref(), Some("chat#lobby"));
 }
 
 /// No file, an empty file and a file of empty sections are the same.
@@ -78,7 +120,7 @@ fn unknown_key_names_its_section() {
     assert!(refusal("[limit]\n").ends_with("   did you mean [limits]?"));
     assert!(
         refusal("[x]\n").ends_with(
-            "the sections are: listen, tls, handlers, files, upgrade, deflate, limits, log, control"
+            "the sections are: listen, tls, handlers, files, upgrade, deflate, limits, log, control, aliases, routes"
         )
     );
 }
@@ -277,6 +319,115 @@ fn a_handlers_own_keys_are_json() {
     assert!(endless.contains("`handlers.chat.config.limits.ratio` is inf"), "{endless}");
     let wrong = refusal("[handlers.chat]\nconfig = 3\n");
     assert!(wrong.contains("wrong type for `handlers.chat.config`"), "{wrong}");
+}
+
+/// Routes and aliases that cannot be meant are refused with their place, and with what is right.
+#[test]
+fn wrong_routes_and_aliases_are_refused() {
+    for (text, place, words) in [
+        ("[aliases]\n\"a\" = \"/b\"\n", "2:1", "`aliases` has \"a\", but a path begins with /"),
+        ("[aliases]\n\"/a\" = \"/b?x\"\n", "2:8", "may not have the character '?'"),
+        ("[aliases]\n\"/a\" = 1\n", "2:8", "expected a path in quotes"),
+        ("[aliases]\n\"/a\" = \"/b\"\n\"/b\" = \"/c\"\n\"/c\" = \"/a\"\n", "2:8", "leads back to itself"),
+        ("[aliases]\n\"/a\" = \"/a\"\n", "2:8", "leads back to itself"),
+        ("aliases = 1\n", "1:11", "write [aliases]"),
+        ("[routes]\npath = \"/a\"\n", "1:1", "write [[routes]]"),
+        ("routes = [1]\n", "1:11", "write [[routes]]"),
+        ("[[routes]]\npath = \"/a\"\n", "1:1", "this route has no `handler`"),
+        ("[[routes]]\nhandler = \"a\"\n", "1:1", "this route has no `path`"),
+        ("[[routes]]\nhandler = \"\"\npath = \"/\"\n", "2:11", "a name has letters"),
+        ("[[routes]]\nhandler = \"a\"\npath = \"/a/{\"\n", "3:8", "a parameter is written {NAME}"),
+        ("[[routes]]\nhandler = \"a\"\npath = \"/{a}{b}\"\n", "3:8", "one parameter at most"),
+        ("[[routes]]\nhandler = \"a\"\npath = \"/{*a}/b\"\n", "3:8", "{*NAME} stands only at the end"),
+        ("[[routes]]\nhandler = \"a\"\npath = \"/*/b\"\n", "3:8", "* stands only at the end"),
+        ("[[routes]]\nhandler = \"a\"\npath = \"/a//b\"\n", "3:8", "no path has //"),
+        ("[[routes]]\nhandler = \"a\"\npath = \"/a%20b\"\n", "3:8", "written decoded"),
+        ("[[routes]]\nhandler = \"a\"\npath = \"/a\"\nhost = \"a:80\"\n", "4:8", "without a port"),
+        (
+            "[[routes]]\nhandler = \"a\"\npath = \"/a\"\nprefix = \"/b\"\n",
+            "4:1",
+            "unknown key `routes.prefix`",
+        ),
+        ("[[routes]]\nhandler = 1\npath = \"/a\"\n", "2:11", "wrong type for `routes.handler`"),
+        (
+            "[[routes]]\nhandler = \"a\"\npath = \"/a\"\nslow_peer = \"close\"\n",
+            "4:13",
+            "write config = {} if it is to have one",
+        ),
+        (
+            "[[routes]]\nhandler = \"a\"\npath = \"/a\"\nconfig = {}\nreload = \"never\"\n",
+            "5:10",
+            "`routes.reload` is \"never\"",
+        ),
+        ("[[route]]\n", "1:3", "did you mean [[routes]]?"),
+    ] {
+        let refused = refusal(text);
+        assert!(
+            refused.contains(&format!("config.toml:{place}: ")) && refused.contains(words),
+            "{text}: {refused}"
+        );
+    }
+    let two = |first: &str, second: &str| {
+        let route = |keys: &str| format!("[[routes]]\nhandler = \"a\"\n{keys}\n");
+        parse(&format!("{}{}", route(first), route(second)))
+    };
+    for (first, second, words) in [
+        ("path = \"/a\"", "path = \"/a\"", "there is a route for /a already"),
+        ("path = \"/a/*\"", "path = \"/a/*\"", "there is a route for /a/* already"),
+        ("path = \"/{a}\"", "path = \"/{b}\"", "cannot be told from /{a}"),
+        (
+            "path = \"/a\"\nhost = \"A.example\"",
+            "path = \"/a\"\nhost = \"a.example.\"",
+            "a route for a.example/a already",
+        ),
+        (
+            "path = \"/a\"\nname = \"x\"\nconfig = {}",
+            "path = \"/b\"\nname = \"x\"\nconfig = {}",
+            "there is a variant a#x already",
+        ),
+    ] {
+        let refused = two(first, second).expect_err(words);
+        assert!(refused.contains(words), "{refused}");
+    }
+    two("path = \"/a\"\nhost = \"a.example\"", "path = \"/a\"").unwrap();
+    two("path = \"/{a}\"", "path = \"/{*a}\"\nhost = \"*.example\"").unwrap();
+    let section = refusal(
+        "[[routes]]\nhandler = \"a\"\npath = \"/a\"\nname = \"x\"\nconfig = {}\n[handlers.\"a#x\"]\nreload = \"drain\"\n",
+    );
+    assert!(section.contains("its keys belong into this route"), "{section}");
+}
+
+/// A variant goes by what its route says, else by what its handler goes by; its config is its own.
+#[test]
+fn a_variant_goes_by_its_route_and_then_by_its_handler() {
+    let config = parse(
+        "[handlers.chat]\nreload = \"drain\"\nslow_peer = \"drop-oldest\"\ndeflate = true\n[handlers.chat.config]\nmotto = \"all\"\n\
+         [[routes]]\npath = \"/lobby\"\nhandler = \"/chat\"\nreload = \"restart\"\nconfig = { motto = \"lobby\" }\n",
+    )
+    .unwrap();
+    let name = config.routes[0].variant.as_deref().unwrap();
+    assert_eq!(name, "chat#/lobby");
+    assert_eq!(config.handlers.rules_of(name).0, Some(Reload::Restart));
+    assert_eq!(config.limits_of(name).slow_peer, SlowPeer::DropOldest);
+    assert!(config.deflate_of(name).is_on);
+    assert_eq!(config.handlers.config_of(name), r#"{"motto":"lobby"}"#);
+    assert_eq!(config.handlers.config_of("chat"), r#"{"motto":"all"}"#);
+}
+
+/// The map file is read with the config, and a server whose map file is broken by now can still be told so.
+#[test]
+fn a_broken_map_file_is_an_error_of_the_config_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, map) = (folder.path().join("c.toml"), folder.path().join("map.txt"));
+    std::fs::write(&path, format!("[control]\nsocket = \"s\"\n[handlers]\nmap_file = {map:?}\n")).unwrap();
+    std::fs::write(&map, "# all of it\n/ /echo\n").unwrap();
+    let config = Config::load_file(&path, &Cli::default()).unwrap();
+    assert_eq!(config.aliases.iter().collect::<Vec<_>>(), [("/", "/echo")]);
+    assert_eq!(config.sources().collect::<Vec<_>>(), [&path, &map]);
+    std::fs::write(&map, "/ /echo\n/x\n").unwrap();
+    let error = Config::load_file(&path, &Cli::default()).expect_err("a wrong line");
+    assert!(error.to_string().contains("map.txt:2:1: a line of a map file is ALIAS EXISTING"), "{error}");
+    assert_eq!(error.control_socket(), Path::new("s"));
 }
 
 /// A file that is not text is refused with the line where it stops being text.

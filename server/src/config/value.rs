@@ -206,8 +206,8 @@ impl From<Level> for tracing::Level {
     }
 }
 
-/// The `Origin` headers that an opening handshake may bear. A peer without one is no browser: a list
-/// refuses it, the others do not.
+/// The `Origin` headers that an opening handshake may bear. A peer without one is no browser: a list without
+/// `"same-host"` refuses it, the others do not.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Origins {
     /// `"same-host"`: the host and port of the `Host` header.
@@ -215,16 +215,22 @@ pub enum Origins {
     SameHost,
     /// `"*"`: any web page may use its visitors' access to this server.
     Any,
-    /// These and no others, in lower case, such as `https://a.example`.
+    /// These and no others, in lower case, such as `https://a.example`, `null` or `same-host`.
     List(Vec<String>),
 }
 
-/// RFC 6454 §7: scheme, host and a port that is not the scheme's own; no path. Browsers send exactly this.
+impl Origins {
+    /// The entry of a list that lets in what `Origins::SameHost` lets in.
+    pub const SAME_HOST: &'static str = "same-host";
+}
+
+/// RFC 6454 §7: scheme, host and a port that is not the scheme's own; no path. Browsers send exactly this, and `null` for pages
+/// that have no origin of their own, such as those of `file://`.
 pub(super) fn origin(text: &str) -> Result<(), &'static str> {
-    if text == "*" || text == "same-host" {
+    if text == "*" {
         return Err("which stands alone: write it as a string, not in a list");
     }
-    if text == "null" {
+    if text == "null" || text == Origins::SAME_HOST {
         return Ok(());
     }
     let usage = "but an origin is written like \"https://a.example\" or \"http://localhost:8080\"";

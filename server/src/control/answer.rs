@@ -37,6 +37,12 @@ pub struct Status {
     pub connections: usize,
     pub connections_max: usize,
     pub handlers: Vec<HandlerStatus>,
+    /// Paths on which handlers answer besides their own.
+    #[serde(default)]
+    pub routes: Vec<WayStatus>,
+    /// Paths that stand for others.
+    #[serde(default)]
+    pub aliases: Vec<WayStatus>,
     /// Files that are there and not served.
     pub refused: Vec<RefusedFile>,
     /// Versions that ended and stay in memory.
@@ -54,11 +60,25 @@ pub struct CertificateStatus {
     pub valid_until: String,
 }
 
+/// A route or an alias.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WayStatus {
+    /// Path, behind the host if it has one.
+    pub from: String,
+    /// Name of a handler or of a variant; of an alias, a path.
+    pub to: String,
+    /// Whether what it leads to is there; else it answers with 404.
+    pub served: bool,
+}
+
 /// One handler.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandlerStatus {
-    /// Resource path.
+    /// Resource path; for the variant that a route has for itself its name.
     pub path: String,
+    /// Whether it answers on that path.
+    #[serde(default = "yes")]
+    pub own_path: bool,
     pub file: Option<PathBuf>,
     /// `migrate`, `drain` or `restart`.
     pub reload: Option<String>,
@@ -69,6 +89,10 @@ pub struct HandlerStatus {
     pub active: Option<GenerationStatus>,
     /// Older ones with sessions that are going.
     pub leaving: Vec<GenerationStatus>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// One loaded copy of a library.
@@ -131,6 +155,12 @@ impl fmt::Display for Status {
         for handler in &self.handlers {
             handler.fmt(f)?;
         }
+        for (title, ways) in [("routes", &self.routes), ("aliases", &self.aliases)] {
+            if !ways.is_empty() {
+                writeln!(f, "\n  {title}")?;
+            }
+            ways.iter().try_for_each(|way| way.fmt(f))?;
+        }
         if !self.refused.is_empty() {
             writeln!(f, "\n  refused")?;
         }
@@ -150,12 +180,26 @@ impl fmt::Display for Status {
     }
 }
 
+impl fmt::Display for WayStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let not_served = if self.served { "" } else { "  (not there: 404)" };
+        writeln!(f, "    {}  {}{not_served}", self.from, self.to)
+    }
+}
+
 impl fmt::Display for HandlerStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
         let reload = self.reload.as_deref().unwrap_or("drain");
         match &self.active {
-            Some(active) => writeln!(f, "    {}  {active}, on reload: {reload}  {file}", self.path)?,
+            Some(active) => {
+                let hidden = if self.own_path || !self.path.starts_with('/') {
+                    ""
+                } else {
+                    " (only by routes and aliases)"
+                };
+                writeln!(f, "    {}{hidden}  {active}, on reload: {reload}  {file}", self.path)?;
+            }
             None => writeln!(f, "    {}  not served any more  {file}", self.path)?,
         }
         for MetricStatus { name, value, help, .. } in &self.metrics {

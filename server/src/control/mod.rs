@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 pub use answer::{
     Answer, CertificateStatus, GenerationStatus, HandlerStatus, MetricStatus, RefusedFile,
-    RetainedGeneration, Status,
+    RetainedGeneration, Status, WayStatus,
 };
 pub(crate) use socket::ControlSocket;
 pub use socket::{ControlError, ask};
@@ -30,7 +30,7 @@ use crate::listener::{self, BindError, Listeners};
 use crate::registry::scan::ScanError;
 use crate::registry::watcher::{Watched, Watcher};
 use crate::registry::{Event, Loaded, Registry, own_policy};
-use crate::router::Router;
+use crate::router::{Listed, Router, Way};
 use crate::tls::{self, Identity, TlsError};
 use crate::topics::{InProcess, Topics};
 
@@ -73,8 +73,11 @@ pub(crate) struct Control {
     waiting: Vec<(oneshot::Sender<Answer>, Option<String>)>,
     /// Rung when somebody asks for the end.
     stop: Arc<Notify>,
-    /// The bytes of the config file as they were read last.
-    config_text: Option<Vec<u8>>,
+    /// The bytes of the config file and of its map file, as they were read last.
+    config_text: Vec<Option<Vec<u8>>>,
+    /// The config whose routes and aliases are in force: those of another one are when all is loaded that they lead to.
+    routed: Arc<Config>,
+    listed: Listed,
     /// What was in the files of certificates when they were looked at last, and what is wrong with it.
     certificates: Certificates,
     began: Instant,
@@ -128,7 +131,9 @@ impl Control {
         let (sender, requests) = mpsc::channel(16);
         let mut control = Self {
             registry: Registry::new(config.clone(), surroundings),
-            config_text: config.source.as_ref().and_then(|source| std::fs::read(source).ok()),
+            config_text: text_of(&config),
+            routed: config.clone(),
+            listed: Listed::default(),
             config,
             certificates,
             reread,
@@ -194,10 +199,9 @@ impl Control {
 
     /// A file that is watched has changed.
     fn on_change(&mut self) {
-        if let Some(source) = &self.config.source
-            && let Ok(text) = std::fs::read(source)
-            && self.config_text.as_ref() != Some(&text)
-        {
+        // A file that is gone may be gone for the moment in which it is replaced.
+        let is_new = |(now, then): (&Option<_>, &Option<_>)| now.is_some() && now != then;
+        if text_of(&self.config).iter().zip(&self.config_text).any(is_new) {
             let _ = self.reload_config();
         } else {
             let _ = self.reread_certificates();
@@ -257,12 +261,24 @@ impl Control {
 
     /// Puts a new table of routes in the place of the old one, if it changed, and watches what decides it.
     fn publish(&mut self) {
-        if self.registry.take_routes_changed() {
-            self.front.route(Router::new(self.registry.active().cloned()));
+        let mut is_changed = self.registry.take_routes_changed();
+        if !Arc::ptr_eq(&self.routed, &self.config) && self.registry.is_settled() {
+            self.routed = self.config.clone();
+            self.registry.routed_by(&self.routed);
+            is_changed = true;
+        }
+        if is_changed {
+            let router = Router::new(&self.routed, self.registry.libraries());
+            let listed = router.listed().clone();
+            for note in listed.notes.iter().filter(|note| !self.listed.notes.contains(note)) {
+                warn!("{note}");
+            }
+            self.listed = listed;
+            self.front.route(router);
         }
         let (folders, links) = self.registry.watched();
         let certificates = self.config.listen.speaks_tls().then(|| self.config.tls.files());
-        let files = self.config.source.iter().chain(links).chain(certificates.into_iter().flatten());
+        let files = self.config.sources().chain(links).chain(certificates.into_iter().flatten());
         let files = files.cloned().collect();
         self.watcher.watch(Watched { folders: folders.to_vec(), files });
         for note in self.watcher.notes() {
@@ -275,7 +291,7 @@ impl Control {
 
     /// Reads the config again and puts it in force as a whole, or not at all. The error is in words, and was logged.
     fn reload_config(&mut self) -> Result<(), String> {
-        self.config_text = self.config.source.as_ref().and_then(|source| std::fs::read(source).ok());
+        self.config_text = text_of(&self.config);
         let applied =
             (self.reread)().map_err(|error| error.to_string()).and_then(|config| self.apply(config));
         match &applied {
@@ -358,6 +374,9 @@ impl Control {
             });
         }
         let old = std::mem::replace(&mut self.config, config);
+        if old.handlers.map_file != self.config.handlers.map_file {
+            self.config_text = text_of(&self.config);
+        }
         if old.listen.front_threads != self.config.listen.front_threads {
             warn!("listen.front_threads changes with the next start of the server");
         }
@@ -394,7 +413,8 @@ impl Control {
         };
         let handlers = self.registry.generations().map(|(path, active, leaving)| {
             let name = path.trim_start_matches('/');
-            let (own, ..) = self.config.handlers.rules_of(if name.is_empty() { path } else { name });
+            let name = if name.is_empty() { path } else { name };
+            let (own, ..) = self.config.handlers.rules_of(name);
             let any = active.or_else(|| leaving.last());
             let policy = own.or_else(|| any.map(|generation| own_policy(generation.info())));
             HandlerStatus {
@@ -402,6 +422,7 @@ impl Control {
                 file: any.map(|generation| generation.file().to_owned()),
                 reload: policy.map(|policy| policy.name().to_owned()),
                 metrics: self.registry.metrics_of(any.map_or("", |generation| generation.name())),
+                own_path: path.starts_with('/') && self.config.handlers.has_own_path(name),
                 active: active.map(generation),
                 leaving: leaving.iter().map(generation).collect(),
             }
@@ -410,6 +431,7 @@ impl Control {
             file: refused.path,
             reason: refused.reason,
         };
+        let way = |way: &Way| WayStatus { from: way.from.clone(), to: way.to.clone(), served: way.is_served };
         let retained = |kept: &crate::registry::Kept| RetainedGeneration {
             handler: kept.handler.clone(),
             generation: kept.generation,
@@ -428,6 +450,8 @@ impl Control {
             connections: self.admission.count(),
             connections_max: self.admission.connections_max(),
             handlers: handlers.collect(),
+            routes: self.listed.routes.iter().map(way).collect(),
+            aliases: self.listed.aliases.iter().map(way).collect(),
             refused: self.registry.refused().into_iter().map(refused).collect(),
             retained: self.registry.retained().iter().map(retained).collect(),
             notes: self.notes(),
@@ -435,7 +459,8 @@ impl Control {
     }
 
     fn notes(&self) -> Vec<String> {
-        let mut notes: Vec<_> = self.registry.notes().iter().chain(&self.watch_notes).cloned().collect();
+        let notes = self.registry.notes().iter().chain(&self.listed.notes).chain(&self.watch_notes);
+        let mut notes: Vec<_> = notes.cloned().collect();
         if !self.config.listen.speaks_tls() && self.config.tls.files().next().is_some() {
             let text = "[tls] names files, but no port speaks TLS: set listen.tls (-t) or listen.tls_port";
             notes.push(text.to_owned());
@@ -486,6 +511,11 @@ impl Control {
         tasks.detach_all();
         if is_blocked { Ending::LoaderBlocked } else { Ending::InOrder }
     }
+}
+
+/// What is in the files that a config came from; `None` for one that cannot be read.
+fn text_of(config: &Config) -> Vec<Option<Vec<u8>>> {
+    config.sources().map(|source| std::fs::read(source).ok()).collect()
 }
 
 /// How a server ended.
@@ -566,9 +596,6 @@ impl Certificates {
 pub fn socket_of(config: &Result<Config, ConfigError>) -> PathBuf {
     match config {
         Ok(config) => config.control_socket(),
-        Err(error) => {
-            let source = Some(error.path().to_owned());
-            Config { source, ..Config::default() }.control_socket()
-        }
+        Err(error) => error.control_socket(),
     }
 }

@@ -8,14 +8,16 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use wshd_protocol::{DeflateAgreement, DeflateParameters};
 
 use super::inbox::{Command, Inbox};
-use crate::session::{Head, Peer, Stream};
+use crate::session::{Head, Line, Peer, Stream};
 use crate::tls::ClientCertificate;
 
 /// A request that passed the checks of the opening handshake.
 #[derive(Debug)]
 pub(crate) struct UpgradeRequest {
-    /// Percent-decoded; the path of the route.
+    /// The resource path that was asked for: percent-decoded.
     pub(crate) path: String,
+    /// Parameters of the route, encoded as a query is; empty if there are none.
+    pub(crate) params: String,
     /// As sent; empty if there was none.
     pub(crate) query: String,
     pub(crate) headers: HeaderMap,
@@ -155,6 +157,7 @@ impl UpgradeCall {
             abi::WSH_EXTENSIONS => Some(self.extensions.as_bytes()),
             abi::WSH_SCHEME => Some(if self.request.is_secure { b"wss" } else { b"ws" }),
             abi::WSH_TLS_SUBJECT => self.request.client.as_ref().map(|client| client.subject.as_bytes()),
+            abi::WSH_PARAMS => Some(self.request.params.as_bytes()),
             abi::WSH_TLS_NAMES => self.request.client.as_ref().map(|client| client.names.as_bytes()),
             _ => None,
         }
@@ -213,9 +216,11 @@ impl UpgradeCall {
         self.chosen.map(|index| &*self.request.protocols[index])
     }
 
-    /// What is kept of the request for the session that it becomes.
-    pub(super) fn head(&self, keeps_request: bool) -> Head {
-        Head::keep(&self.request.query, &self.request.headers, self.protocol(), keeps_request)
+    /// What is kept of the request for the session that it becomes. `own_path` is the one that the generation knows.
+    pub(super) fn head(&self, keeps_request: bool, own_path: &str) -> Head {
+        let UpgradeRequest { path, params, query, headers, .. } = &self.request;
+        let path = Some(path.as_str()).filter(|path| *path != own_path);
+        Head::keep(Line { path, params, query }, headers, self.protocol(), keeps_request)
     }
 
     /// What is agreed about compression.

@@ -360,7 +360,7 @@ impl Worker {
         let decision = match self.env.library.on_upgrade(&mut call) {
             Ok(instance) => {
                 let serial = self.next_serial();
-                let head = call.head(self.env.keeps_request);
+                let head = call.head(self.env.keeps_request, self.env.generation.path());
                 let deflate = call.deflate();
                 let slot = self.accepted.insert(Waiting { instance, head, deflate, serial });
                 let ticket = Ticket::new(self.env.inbox.clone(), AcceptedKey { slot, serial });

@@ -4,12 +4,15 @@
 //! HTTP, and no line of a handler library runs here.
 
 mod files;
+mod fragment;
 mod origin;
+mod target;
 mod upgrade;
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,10 +30,11 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use self::files::Files;
+use self::fragment::Reading;
 use self::upgrade::{Leaves, PendingUpgrade};
 use crate::admission::Permit;
 use crate::config::Config;
-use crate::router::Router;
+use crate::router::{Found, Router, resource_path};
 use crate::tls::{ClientCertificate, Identity, Secured};
 
 type Body = BoxBody<Bytes, io::Error>;
@@ -136,11 +140,15 @@ impl Front {
         S: Leaves + AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let peer = &peer;
+        let has_fragment = Arc::new(AtomicBool::new(false));
+        let stream = Reading::new(stream, has_fragment.clone());
+        let has_fragment = &*has_fragment;
         // The service runs inside the connection that it belongs to; the upgrade it prepares is taken up when the connection
         // has written 101 and let go of the stream.
         let pending: Mutex<Option<PendingUpgrade>> = Mutex::new(None);
         let service = service_fn(|request| async {
-            let answer = self.answer(request, peer, &pending).await;
+            let has_fragment = has_fragment.load(Ordering::Relaxed);
+            let answer = self.answer(request, has_fragment, peer, &pending).await;
             Ok::<_, Infallible>(answer)
         });
         let served = self.served();
@@ -166,11 +174,12 @@ impl Front {
     async fn answer(
         &self,
         request: Request<Incoming>,
+        has_fragment: bool,
         peer: &Peer,
         pending: &Mutex<Option<PendingUpgrade>>,
     ) -> Response<Body> {
         if wshd_protocol::handshake::is_upgrade(request.headers()) {
-            return match upgrade::answer(self, request, peer).await {
+            return match upgrade::answer(self, request, has_fragment, peer).await {
                 Ok((response, accepted)) => {
                     *pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted);
                     response
@@ -179,17 +188,25 @@ impl Front {
             };
         }
         let served = self.served();
-        let path = crate::router::resource_path(request.uri().path());
-        let handler = path.as_deref().and_then(|path| served.router.find(path));
+        let is_served = served.find(&request).is_some();
         let response = match &served.files {
             Some(files) => files.answer(request).await,
             None => text(StatusCode::NOT_FOUND, "there is nothing at this path\n"),
         };
-        match handler {
-            // A page at the same path as a handler wins, as `/` of the document root does over a handler for `/`.
-            Some(_) if response.status() == StatusCode::NOT_FOUND => upgrade::required(),
-            _ => response,
+        // A page at the same path as a handler wins, as `/` of the document root does over a handler for `/`.
+        if is_served && response.status() == StatusCode::NOT_FOUND { upgrade::required() } else { response }
+    }
+}
+
+impl Served {
+    /// The resource path of a request, and who answers on it.
+    fn find<B>(&self, request: &Request<B>) -> Option<(String, Found<'_>)> {
+        if !target::is_for_this_server(request.uri(), &self.config.upgrade) {
+            return None;
         }
+        let path = resource_path(request.uri().path())?;
+        let found = self.router.find(|| target::host(request), &path)?;
+        Some((path, found))
     }
 }
 

@@ -10,21 +10,25 @@ use crate::config::Origins;
 
 /// Checks the `Origin` of a request against the rule of the config.
 ///
-/// A request without `Origin` does not come from a browser and passes `same-host` and `*`; a list demands one.
+/// A request without `Origin` does not come from a browser and passes `same-host` and `*`; a list without `same-host` demands one.
 pub(super) fn check(rule: &Origins, headers: &HeaderMap, is_secure: bool) -> Result<(), String> {
     let mut origins = headers.get_all(ORIGIN).iter();
     let origin = origins.next().map(|origin| origin.to_str().unwrap_or("unreadable"));
     if origins.next().is_some() {
         return Err("the request has two Origin headers".into());
     }
-    let allowed = match (rule, origin) {
-        (Origins::Any, _) | (Origins::SameHost, None) => true,
-        (Origins::SameHost, Some(origin)) => {
-            let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-            is_same_host(origin, host, is_secure)
-        }
-        (Origins::List(allowed), Some(origin)) => allowed.iter().any(|allowed| allowed == origin),
-        (Origins::List(_), None) => false,
+    let is_same_host = || {
+        let Some(origin) = origin else { return true };
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        is_same_host(origin, host, is_secure)
+    };
+    let allowed = match rule {
+        Origins::Any => true,
+        Origins::SameHost => is_same_host(),
+        Origins::List(allowed) => allowed.iter().any(|allowed| match allowed.as_str() {
+            Origins::SAME_HOST => is_same_host(),
+            allowed => origin == Some(allowed),
+        }),
     };
     if allowed {
         return Ok(());
@@ -109,5 +113,18 @@ mod tests {
             assert!(check(&[foreign]).unwrap_err().contains("origins"), "{foreign}");
         }
         assert!(check(&[]).is_err());
+    }
+
+    /// A page of `file://`, and one in a sandbox, says `null`.
+    #[test]
+    fn a_list_may_have_this_host_and_pages_without_an_origin() {
+        let rule = Origins::List(vec!["same-host".into(), "null".into()]);
+        let check = |origins: &[&str]| check(&rule, &headers("a.example:9998", origins), false);
+        for allowed in [&["null"][..], &["http://a.example:9998"], &[]] {
+            assert!(check(allowed).is_ok(), "{allowed:?}");
+        }
+        for foreign in [&["http://evil.example"][..], &["same-host"], &["file://"], &["null", "null"]] {
+            assert!(check(foreign).is_err(), "{foreign:?}");
+        }
     }
 }

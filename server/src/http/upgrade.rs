@@ -14,10 +14,11 @@ use tokio::net::TcpStream;
 use tracing::debug;
 use wshd_protocol::handshake::Offer;
 
+use super::fragment::Reading;
 use super::{Body, Front, Peer, origin, refusal};
 use crate::admission::Permit;
 use crate::generation::{Decision, Refusal, Ticket, UpgradeRequest};
-use crate::router::resource_path;
+use crate::router::Found;
 use crate::session::Stream;
 use crate::tls::Secured;
 
@@ -39,9 +40,9 @@ impl PendingUpgrade {
             Ok(upgraded) => upgraded,
             Err(error) => return debug!(peer = %permit.peer(), "upgrade was not completed: {error}"),
         };
-        let parts = upgraded.downcast::<TokioIo<S>>().expect("the connection served this stream");
+        let parts = upgraded.downcast::<TokioIo<Reading<S>>>().expect("the connection served this stream");
         // Leaves the front's event loop; the worker registers it with its own.
-        let stream = match parts.io.into_inner().leave() {
+        let stream = match parts.io.into_inner().into_inner().leave() {
             Ok(stream) => stream,
             Err(error) => return debug!(peer = %permit.peer(), "stream cannot be moved: {error}"),
         };
@@ -75,6 +76,7 @@ impl Leaves for Secured {
 pub(super) async fn answer(
     front: &Front,
     mut request: Request<Incoming>,
+    has_fragment: bool,
     peer: &Peer,
 ) -> Result<(Response<Body>, PendingUpgrade), Response<Body>> {
     let refuse = |status, more, body: String| {
@@ -86,8 +88,7 @@ pub(super) async fn answer(
     for _ in 0..ATTEMPTS_MAX {
         // A reload may have put another generation in the place of the one that did not want to be asked any more.
         let served = front.served();
-        let path = resource_path(request.uri().path());
-        let Some(generation) = path.as_deref().and_then(|path| served.router.find(path)) else {
+        let Some((path, found)) = served.find(&request) else {
             let path = request.uri().path();
             return Err(refuse(
                 StatusCode::NOT_FOUND,
@@ -95,20 +96,30 @@ pub(super) async fn answer(
                 format!("no handler serves {path}\n"),
             ));
         };
+        if has_fragment {
+            let body = "a WebSocket has no fragment: leave out what follows the # (RFC 6455 section 3)\n";
+            return Err(refuse(StatusCode::BAD_REQUEST, HeaderMap::new(), body.to_owned()));
+        }
         let offer = offer
             .as_ref()
             .map_err(|rejection| refuse(rejection.status(), rejection.headers(), format!("{rejection}\n")))?;
-        origin::check(&served.config.upgrade.origins, request.headers(), peer.is_secure)
+        let Found { serves: generation, route, params } = found;
+        let origins = route.and_then(|route| route.origins.as_ref());
+        let origins = origins.unwrap_or_else(|| served.config.origins_of(generation.name()));
+        origin::check(origins, request.headers(), peer.is_secure)
             .map_err(|why| refuse(StatusCode::FORBIDDEN, HeaderMap::new(), format!("{why}\n")))?;
+        let mut deflate = served.config.deflate_of(generation.name());
+        deflate.is_on = route.and_then(|route| route.deflate).unwrap_or(deflate.is_on);
         let ask = asked.take().unwrap_or_else(|| UpgradeRequest {
-            path: generation.path().to_owned(),
+            path,
+            params,
             query: request.uri().query().unwrap_or_default().to_owned(),
             headers: request.headers().clone(),
             protocols: offer.protocols().map(str::to_owned).collect(),
             peer: peer.address.into(),
             is_secure: peer.is_secure,
             client: peer.client.clone(),
-            deflate: served.config.deflate_of(generation.name()).agree(offer.extensions()),
+            deflate: deflate.agree(offer.extensions()),
         });
         let patience = served.config.limits.handshake_seconds_max;
         let decision = tokio::time::timeout(patience, generation.upgrade(ask)).await.map_err(|_| {

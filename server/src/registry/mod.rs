@@ -33,18 +33,22 @@ use self::scan::{Found, Refused, ScanError};
 pub(crate) use self::slot::Loaded;
 use self::slot::{NoRollback, Order, Slot};
 use self::stage::Stage;
-use crate::config::{Config, Reload};
+use self::stat::Stat;
+use crate::config::{Config, Reload, Route};
 use crate::control::MetricStatus;
 use crate::generation::{Generation, Leave, Surroundings};
 use crate::handler::Retained;
 use crate::metrics::Metric;
+use crate::router::{Library, Listed, Router, Way};
 
 /// Every handler of a server.
 pub(crate) struct Registry {
     config: Arc<Config>,
+    /// The config whose routes are in force. What they lead to stays until those of `config` are.
+    routed: Arc<Config>,
     surroundings: Surroundings,
     stage: Arc<Stage>,
-    /// By resource path.
+    /// By resource path; the variant that a route has for itself by its name.
     handlers: BTreeMap<String, Slot<Arc<Generation>>>,
     /// What the last look refused by name or kind alone.
     refused: Vec<Refused>,
@@ -102,6 +106,7 @@ impl Registry {
     pub(crate) fn new(config: Arc<Config>, surroundings: Surroundings) -> Self {
         Self {
             stage: Arc::new(Stage::new(&config.handlers)),
+            routed: config.clone(),
             config,
             surroundings,
             handlers: BTreeMap::new(),
@@ -134,9 +139,14 @@ impl Registry {
         self.looking == Looking::No && self.handlers.values().all(Slot::is_settled)
     }
 
-    /// In the order of their paths.
-    pub(crate) fn active(&self) -> impl Iterator<Item = &Arc<Generation>> {
-        self.handlers.values().filter_map(Slot::active)
+    /// What can serve, for a table of routes.
+    pub(crate) fn libraries(&self) -> impl Iterator<Item = Library<Arc<Generation>>> {
+        self.handlers.values().filter_map(Slot::active).map(|generation| Library {
+            name: generation.name().to_owned(),
+            own_path: Some(generation.path().to_owned()).filter(|path| path.starts_with('/')),
+            is_for_folder: scan::is_for_folder(generation.file()),
+            serves: generation.clone(),
+        })
     }
 
     /// Whether the routes have changed since this was asked last.
@@ -227,8 +237,11 @@ impl Registry {
         Ok(())
     }
 
-    /// `chat` or `/chat`.
+    /// `chat` or `/chat`, or the name of a variant.
     fn resource_of(&self, name: &str) -> Option<String> {
+        if self.handlers.contains_key(name) {
+            return Some(name.to_owned());
+        }
         let with_slash = format!("/{}", name.trim_start_matches('/'));
         self.handlers.contains_key(&with_slash).then_some(with_slash)
     }
@@ -280,6 +293,15 @@ impl Registry {
         self.load_where_config_differs(&old);
     }
 
+    /// The routes of this config are in force from now on, and nothing leads any more to what only the others had.
+    pub(crate) fn routed_by(&mut self, config: &Arc<Config>) {
+        let old = std::mem::replace(&mut self.routed, config.clone());
+        let mut variants = old.routes.iter().filter_map(|route| route.variant.as_deref());
+        if variants.any(|name| !config.has_variant(name)) {
+            self.look();
+        }
+    }
+
     /// What a handler counts.
     pub(crate) fn metrics_of(&self, handler: &str) -> Vec<MetricStatus> {
         let metrics = self.surroundings.metrics.of(handler).into_iter();
@@ -296,7 +318,11 @@ impl Registry {
     fn load_where_config_differs(&mut self, old: &Config) {
         let (was, is) = (&old.handlers, self.config.clone());
         let differs = |slot: &Slot<_>| {
-            slot.found().is_some_and(|found| was.config_of(&found.name) != is.handlers.config_of(&found.name))
+            slot.found().is_some_and(|found| {
+                // A variant whose route is gone is on its way out.
+                let stays = found.resource.starts_with('/') || is.has_variant(&found.name);
+                stays && was.config_of(&found.name) != is.handlers.config_of(&found.name)
+            })
         };
         let changed: Vec<_> =
             self.handlers.iter().filter(|(_, slot)| differs(slot)).map(|(path, _)| path.clone()).collect();
@@ -360,13 +386,19 @@ impl Registry {
         self.notes = look.scan.notes;
         self.folders = look.scan.folders;
         self.links = look.scan.links;
-        let found: BTreeMap<_, _> =
-            look.found.into_iter().map(|(found, stat)| (found.resource.clone(), (found, stat))).collect();
+        let variants = self.variants(&look.found);
+        let found: BTreeMap<_, _> = look
+            .found
+            .into_iter()
+            .chain(variants)
+            .map(|(found, stat)| (found.resource.clone(), (found, stat)))
+            .collect();
         let gone: Vec<_> =
             self.handlers.keys().filter(|resource| !found.contains_key(*resource)).cloned().collect();
         for resource in gone {
             if self.handlers[&resource].found().is_some() {
-                info!("{resource} has no library any more: new peers get 404");
+                let what = if resource.starts_with('/') { "library" } else { "library or no route" };
+                info!("{resource} has no {what} any more: new peers get 404");
             }
             self.change(&resource, |slot| slot.look(None, now));
         }
@@ -375,6 +407,19 @@ impl Registry {
             self.change(&resource, |slot| slot.look(Some(seen), now));
         }
         self.handlers.retain(|_, slot| !slot.is_over());
+    }
+
+    /// The variants that routes have for themselves: each is made of the file of its handler, as if it stood there once more.
+    fn variants(&self, found: &[(Found, Stat)]) -> Vec<(Found, Stat)> {
+        let of_route = |route: &Route| {
+            let name = route.variant.clone()?;
+            let (library, stat) = found.iter().find(|(library, _)| library.name == route.handler)?;
+            Some((Found { resource: name.clone(), name, ..library.clone() }, *stat))
+        };
+        let gone =
+            |route: &&Route| route.variant.as_deref().is_some_and(|name| !self.config.has_variant(name));
+        let on_their_way_out = self.routed.routes.iter().filter(gone);
+        self.config.routes.iter().chain(on_their_way_out).filter_map(of_route).collect()
     }
 
     fn on_loaded(&mut self, resource: &str, number: u64, loaded: Loaded<Arc<Generation>>, took: Duration) {
@@ -520,19 +565,44 @@ pub struct Checked {
     /// Resource path, file, and what the library says of itself.
     pub sound: Vec<(String, PathBuf, check::LibraryInfo)>,
     pub refused: Vec<Refused>,
+    /// Routes and aliases, with what they lead to, and whether that is sound.
+    pub routes: Vec<(String, String, bool)>,
+    pub aliases: Vec<(String, String, bool)>,
     pub notes: Vec<String>,
 }
 
 /// Scans and checks, and loads nothing.
 pub fn check_all(config: &Config) -> Result<Checked, ScanError> {
-    let scan::Scan { found, mut refused, notes, .. } = scan::scan(&config.handlers)?;
+    let scan::Scan { found, mut refused, mut notes, .. } = scan::scan(&config.handlers)?;
     let stage = Stage::new(&config.handlers);
-    let mut sound = Vec::new();
+    let (mut sound, mut libraries) = (Vec::new(), Vec::new());
     for library in found {
         match load::check_file(&library, &stage, &config.handlers) {
-            Ok((_, info)) => sound.push((library.resource, library.path, info)),
+            Ok((_, info)) => {
+                let variants =
+                    config.routes.iter().filter(|route| route.handler == library.name).filter_map(|route| {
+                        Some(Library {
+                            name: route.variant.clone()?,
+                            own_path: None,
+                            is_for_folder: false,
+                            serves: (),
+                        })
+                    });
+                libraries.extend(variants);
+                libraries.push(Library {
+                    name: library.name,
+                    own_path: Some(library.resource.clone()),
+                    is_for_folder: scan::is_for_folder(&library.path),
+                    serves: (),
+                });
+                sound.push((library.resource, library.path, info));
+            }
             Err(reason) => refused.push(Refused { path: library.path, reason }),
         }
     }
-    Ok(Checked { sound, refused, notes })
+    let router = Router::new(config, libraries);
+    let Listed { routes, aliases, notes: of_router } = router.listed().clone();
+    notes.extend(of_router);
+    let shown = |ways: Vec<Way>| ways.into_iter().map(|way| (way.from, way.to, way.is_served)).collect();
+    Ok(Checked { sound, refused, routes: shown(routes), aliases: shown(aliases), notes })
 }

@@ -67,6 +67,15 @@ pub enum ScanError {
         /// What the system said.
         error: io::Error,
     },
+    /// The only folder that is to be scanned cannot be, or lies in no handlers folder.
+    ScanDir {
+        /// As it was configured.
+        folder: PathBuf,
+        /// The handlers folders, as they were configured.
+        folders: Vec<PathBuf>,
+        /// What the system said; `None` if it lies elsewhere.
+        error: Option<io::Error>,
+    },
     /// There is more in a handlers folder than anybody would put there.
     TooMuch {
         /// As it was configured.
@@ -104,6 +113,14 @@ impl fmt::Display for ScanError {
                 }
                 write!(f, "; {HINT}")
             }
+            Self::ScanDir { folder, error: Some(error), .. } => {
+                write!(f, "cannot scan {} (handlers.scan_dir or -s): {error}", folder.display())
+            }
+            Self::ScanDir { folder, folders, error: None } => {
+                let folder = folder.display();
+                write!(f, "{folder} (handlers.scan_dir or -s) does not lie in {}", listed(folders))?;
+                f.write_str("; name a folder below one of -w, as it is seen from where the server is started")
+            }
             Self::TooMuch { folder, what, most } => {
                 write!(
                     f,
@@ -112,8 +129,7 @@ impl fmt::Display for ScanError {
                 )
             }
             Self::Nothing { folders, refused, misnamed } => {
-                let folders: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
-                write!(f, "no handler library (NAME_wsh{SUFFIX}) can be served from {}", folders.join(", "))?;
+                write!(f, "no handler library (NAME_wsh{SUFFIX}) can be served from {}", listed(folders))?;
                 for Refused { path, reason } in refused {
                     write!(f, "; refused {}: {reason}", path.display())?;
                 }
@@ -129,10 +145,14 @@ impl fmt::Display for ScanError {
 impl std::error::Error for ScanError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Folder { error, .. } => Some(error),
-            Self::TooMuch { .. } | Self::Nothing { .. } => None,
+            Self::Folder { error, .. } | Self::ScanDir { error: Some(error), .. } => Some(error),
+            Self::ScanDir { .. } | Self::TooMuch { .. } | Self::Nothing { .. } => None,
         }
     }
+}
+
+fn listed(folders: &[PathBuf]) -> String {
+    folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// Where private copies live inside a handlers folder. Never scanned.
@@ -157,6 +177,12 @@ pub(crate) fn is_handler_name(name: &OsStr) -> bool {
     stem.is_some_and(|stem| stem.ends_with(MARK.as_bytes())) && !is_hidden(name)
 }
 
+/// Whether a library of this file answers for its folder, because its name is empty.
+pub(crate) fn is_for_folder(file: &Path) -> bool {
+    let stem = file.file_name().and_then(|name| name.as_encoded_bytes().strip_suffix(SUFFIX.as_bytes()));
+    stem.is_some_and(|stem| stem == MARK.as_bytes() || stem == [b"lib", MARK.as_bytes()].concat())
+}
+
 /// Whether an entry of this name is left out, whatever it is.
 pub(crate) fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
@@ -168,6 +194,7 @@ pub(crate) fn is_hidden(name: &OsStr) -> bool {
 /// A folder that is missing or cannot be read, more than 4096 libraries or 100 000 files in one, or nothing to serve at all
 /// unless `allow_empty` is set. What is wrong with a single file is no error but an entry in [`Scan::refused`].
 pub fn scan(handlers: &Handlers) -> Result<Scan, ScanError> {
+    let only = handlers.scan_dir.as_deref().map(|folder| scan_dir(folder, handlers)).transpose()?;
     let mut scan = Scan::default();
     let mut misnamed = Vec::new();
     let mut seen = BTreeSet::new();
@@ -195,7 +222,15 @@ pub fn scan(handlers: &Handlers) -> Result<Scan, ScanError> {
             scan: &mut scan,
             misnamed: &mut misnamed,
         };
-        walk.folder(folder, 0).map_err(|stop| match stop {
+        let (start, depth) = match &only {
+            None => (folder.clone(), 0),
+            // Path::starts_with and strip_prefix compare whole components, also here.
+            Some(only) => match only.strip_prefix(&real) {
+                Ok(below) => (folder.join(below), below.components().count()),
+                Err(_) => continue,
+            },
+        };
+        walk.folder(&start, depth).map_err(|stop| match stop {
             Stop::Unreadable(error) => unreadable(error),
             Stop::TooMuch(what, most) => ScanError::TooMuch { folder: folder.clone(), what, most },
         })?;
@@ -218,6 +253,18 @@ pub fn scan(handlers: &Handlers) -> Result<Scan, ScanError> {
         format!("{} is not loaded, because its name does not end in _wsh{SUFFIX}", file.display())
     }));
     Ok(scan)
+}
+
+/// Where `handlers.scan_dir` really is: in one of the handlers folders.
+fn scan_dir(folder: &Path, handlers: &Handlers) -> Result<PathBuf, ScanError> {
+    let wrong =
+        |error| ScanError::ScanDir { folder: folder.to_owned(), folders: handlers.folders.clone(), error };
+    let real = folder.canonicalize().map_err(|error| wrong(Some(error)))?;
+    let mut roots = handlers.folders.iter().filter_map(|root| root.canonicalize().ok());
+    if !real.is_dir() {
+        return Err(wrong(Some(io::ErrorKind::NotADirectory.into())));
+    }
+    if roots.any(|root| real.starts_with(root)) { Ok(real) } else { Err(wrong(None)) }
 }
 
 /// A folder of other libraries should not drown what matters.
@@ -590,6 +637,28 @@ mod tests {
         );
         let outside = Handlers { follow_links_outside: true, ..inside };
         assert_eq!(resources(&scan(&outside).unwrap()), ["/alias", "/chat", "/out"]);
+    }
+
+    /// Only the subfolder is scanned, and its libraries have the paths that they have without; the second of two folders that
+    /// begin with the same letters does not lie in the first.
+    #[test]
+    fn one_subfolder_alone_is_scanned() {
+        let folder = folder(&["h/a_wsh.so", "h/sub/b_wsh.so", "h/sub/deep/_wsh.so", "h2/c_wsh.so"]);
+        let path = |name: &str| folder.path().join(name);
+        let only = |scan_dir: PathBuf| {
+            scan(&Handlers { scan_dir: Some(scan_dir), ..handlers(&[&path("h")]) })
+                .map_err(|error| error.to_string())
+        };
+        let found = only(path("h/sub")).unwrap();
+        assert_eq!(resources(&found), ["/sub/b", "/sub/deep"]);
+        assert_eq!(found.folders, [path("h/sub"), path("h/sub/deep")]);
+        assert_eq!(found.found[0].folder, path("h"));
+        assert_eq!(resources(&only(path("h")).unwrap()), ["/a", "/sub/b", "/sub/deep"]);
+        assert_eq!(resources(&only(path("h2/../h/sub/deep")).unwrap()), ["/sub/deep"]);
+        let outside = only(path("h2")).expect_err("not below it");
+        assert!(outside.contains("h2 (handlers.scan_dir or -s) does not lie in"), "{outside}");
+        let missing = only(path("h/none")).expect_err("there is none");
+        assert!(missing.contains("cannot scan") && missing.contains("h/none"), "{missing}");
     }
 
     /// Links to nothing, to themselves and to folders are refused in words; links to folders are not descended.

@@ -119,7 +119,8 @@ impl<'a> Call<'a> {
     pub(crate) fn attribute(&mut self, attribute: u32) -> Option<&[u8]> {
         let head = &self.link.head;
         match attribute {
-            abi::WSH_PATH => Some(self.env.generation.path().as_bytes()),
+            abi::WSH_PATH => Some(head.path().unwrap_or_else(|| self.env.generation.path().as_bytes())),
+            abi::WSH_PARAMS => Some(head.params()),
             abi::WSH_QUERY if head.has_request() => Some(head.query()),
             abi::WSH_PEER => {
                 let peer = self.link.peer;

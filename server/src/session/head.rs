@@ -3,10 +3,11 @@
 use http::HeaderMap;
 use http::header;
 
-/// Query, subprotocol and headers of the request.
+/// Query, subprotocol and headers of the request; also its path where that is not the handler's own, and the parameters of a route.
 ///
-/// Layout: length of the query (u16, or `NO_QUERY`), length of the subprotocol (u16), query, subprotocol, then for each header
-/// line the lengths of name and value (u16 each), name, value. The outer box is one pointer long, of which every idle session has one.
+/// Layout: length of the query (u16), length of the subprotocol (u16), query, subprotocol, then for each header
+/// line the lengths of name and value (u16 each), name, value. Path and parameters stand among the lines, under names that no
+/// header can have, because few sessions have them. The outer box is one pointer long, of which every idle session has one.
 #[derive(Debug)]
 pub(crate) struct Head(Option<Box<Kept>>);
 
@@ -19,10 +20,24 @@ const NOT_KEPT: [header::HeaderName; 4] =
 
 const PREFIX: usize = 4;
 
+/// Names of lines that are no headers.
+const PATH: &[u8] = b":path";
+const PARAMS: &[u8] = b":params";
+
+/// The first line of the request.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Line<'a> {
+    /// Percent-decoded; `None` if the handler knows it.
+    pub(crate) path: Option<&'a str>,
+    /// Encoded as a query is.
+    pub(crate) params: &'a str,
+    pub(crate) query: &'a str,
+}
+
 impl Head {
-    /// Keeps what the session can be asked for; with `request` false only the subprotocol.
-    pub(crate) fn keep(query: &str, headers: &HeaderMap, protocol: Option<&str>, request: bool) -> Self {
-        let query = if request { query } else { "" };
+    /// Keeps what the session can be asked for; with `request` false neither query nor headers.
+    pub(crate) fn keep(line: Line<'_>, headers: &HeaderMap, protocol: Option<&str>, request: bool) -> Self {
+        let query = if request { line.query } else { "" };
         let protocol = protocol.unwrap_or_default();
         let mut bytes = Vec::new();
         // The head of a request is limited to far less than 64 KiB; what does not fit is not kept rather than cut.
@@ -34,17 +49,23 @@ impl Head {
         bytes.extend_from_slice(&protocol_len.to_le_bytes());
         bytes.extend_from_slice(query.as_bytes());
         bytes.extend_from_slice(protocol.as_bytes());
+        let mut keep_line = |name: &[u8], value: &[u8]| {
+            let lengths = (u16::try_from(name.len()), u16::try_from(value.len()));
+            let (Ok(name_len), Ok(value_len)) = lengths else { return };
+            bytes.extend_from_slice(&name_len.to_le_bytes());
+            bytes.extend_from_slice(&value_len.to_le_bytes());
+            bytes.extend_from_slice(name);
+            bytes.extend_from_slice(value);
+        };
+        if let Some(path) = line.path {
+            keep_line(PATH, path.as_bytes());
+        }
+        if !line.params.is_empty() {
+            keep_line(PARAMS, line.params.as_bytes());
+        }
         if request {
-            for (name, value) in headers {
-                let lengths = (u16::try_from(name.as_str().len()), u16::try_from(value.len()));
-                let (Ok(name_len), Ok(value_len)) = lengths else { continue };
-                if NOT_KEPT.contains(name) {
-                    continue;
-                }
-                bytes.extend_from_slice(&name_len.to_le_bytes());
-                bytes.extend_from_slice(&value_len.to_le_bytes());
-                bytes.extend_from_slice(name.as_str().as_bytes());
-                bytes.extend_from_slice(value.as_bytes());
+            for (name, value) in headers.iter().filter(|(name, _)| !NOT_KEPT.contains(name)) {
+                keep_line(name.as_str().as_bytes(), value.as_bytes());
             }
         }
         if bytes.len() == PREFIX {
@@ -55,6 +76,16 @@ impl Head {
 
     pub(crate) fn query(&self) -> &[u8] {
         self.bytes().get(PREFIX..PREFIX + self.length_at(0)).unwrap_or_default()
+    }
+
+    /// The path that was asked for, where the handler cannot know it.
+    pub(crate) fn path(&self) -> Option<&[u8]> {
+        self.lines().take(2).find(|(name, _)| *name == PATH).map(|(_, path)| path)
+    }
+
+    /// Parameters of the route.
+    pub(crate) fn params(&self) -> &[u8] {
+        self.lines().take(2).find(|(name, _)| *name == PARAMS).map_or(&[], |(_, params)| params)
     }
 
     /// Whether the request was kept. Every request has headers, so one that was kept is not empty.
@@ -70,6 +101,10 @@ impl Head {
 
     /// Header lines in the order of the request's header map, names in lower case.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.lines().filter(|(name, _)| *name != PATH && *name != PARAMS)
+    }
+
+    fn lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let bytes = self.bytes();
         let mut at = PREFIX + self.length_at(0) + self.length_at(2);
         std::iter::from_fn(move || {
@@ -110,7 +145,8 @@ mod tests {
 
     #[test]
     fn query_protocol_and_headers_are_read_back() {
-        let head = Head::keep("room=blue", &request(), Some("echo.wsh"), true);
+        let line = Line { query: "room=blue", ..Line::default() };
+        let head = Head::keep(line, &request(), Some("echo.wsh"), true);
         assert_eq!(head.query(), b"room=blue");
         assert_eq!(head.protocol(), b"echo.wsh");
         let lines: Vec<_> = head.headers().collect();
@@ -119,11 +155,25 @@ mod tests {
             [(&b"host"[..], &b"localhost:9998"[..]), (b"cookie", b"a=1"), (b"cookie", b"b=2")],
             "in order, without what only served the handshake"
         );
+        assert_eq!((head.path(), head.params()), (None, &b""[..]));
+    }
+
+    /// A library that forgets headers and query has said nothing about these.
+    #[test]
+    fn path_and_parameters_of_a_route_are_kept_in_any_case() {
+        for request_is_kept in [true, false] {
+            let line = Line { path: Some("/rooms/blue"), params: "room=blue", query: "q" };
+            let head = Head::keep(line, &request(), None, request_is_kept);
+            assert_eq!((head.path(), head.params()), (Some(&b"/rooms/blue"[..]), &b"room=blue"[..]));
+            assert_eq!(head.has_request(), request_is_kept);
+            assert_eq!(head.headers().count(), if request_is_kept { 3 } else { 0 });
+        }
     }
 
     #[test]
     fn a_session_that_forgets_its_request_allocates_nothing() {
-        let head = Head::keep("room=blue", &request(), None, false);
+        let line = Line { query: "room=blue", ..Line::default() };
+        let head = Head::keep(line, &request(), None, false);
         assert!(head.0.is_none());
         assert_eq!((head.query(), head.protocol(), head.headers().count()), (&b""[..], &b""[..], 0));
     }

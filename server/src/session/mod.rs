@@ -25,7 +25,7 @@ use wshd_protocol::{Event, Inflater, Kind, Message, PeerClose, close};
 
 pub(crate) use call::{Call, message_kind};
 pub(crate) use handle::{Handle, Place, Request};
-pub(crate) use head::Head;
+pub(crate) use head::{Head, Line};
 pub(crate) use link::{Fault, Link};
 pub(crate) use moving::{InTransit, Kept, Moving, NoExport, Returned};
 pub(crate) use outcome::{Outcome, Side};

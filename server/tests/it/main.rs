@@ -16,6 +16,7 @@ mod messages; // text, binary, sizes, fragments, control frames, closing
 mod program; // command line, screen, messages, signals, exit codes
 mod project; // a new handler project, and a server that follows its sources
 mod reload; // new code under open connections
+mod routing; // paths, hosts and aliases to handlers
 mod services; // what a handler can ask of the server beyond its session
 mod shutdown; // the end of the server
 mod tidy; // what the documents say about the code is true

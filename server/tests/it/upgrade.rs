@@ -123,6 +123,21 @@ fn a_foreign_page_is_refused_before_the_handler_is_asked() {
     assert!(Client::open(address, "/echo", &[("Origin", &own)]).is_ok());
 }
 
+/// The page of a tutorial, opened as a file, may talk to the handler that its operator names, and to no other.
+#[test]
+fn a_page_of_a_file_may_connect_where_the_config_says_so() {
+    let config = "[handlers.echo]\norigins = [\"same-host\", \"null\"]\n";
+    let server = TestServer::configured(&["echo", "counter"], config);
+    let status = |path: &str, origin: &str| {
+        Client::open(server.address(), path, &[("Origin", origin)]).map_or_else(|(status, _)| status, |_| 101)
+    };
+    let own = format!("http://{}", server.address());
+    assert_eq!((status("/echo", "null"), status("/echo", &own)), (101, 101));
+    assert_eq!(status("/echo", "http://evil.example"), 403);
+    assert_eq!((status("/counter", "null"), status("/counter", &own)), (403, 101));
+    server.assert_serves("/echo");
+}
+
 #[test]
 fn the_subprotocol_that_the_handler_chooses_is_agreed() {
     let server = TestServer::start(&["echo"]);

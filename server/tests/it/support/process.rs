@@ -21,6 +21,15 @@ pub(crate) struct ServerProcess {
 impl ServerProcess {
     /// Serves these handlers of the workspace on a free port of the loopback address, with this text as its config file.
     pub(crate) fn start(handlers: &[&str], config: &str) -> Self {
+        Self::start_with(handlers, config, |_| Vec::new())
+    }
+
+    /// The same after `prepare` has put more into its folder and said with which further arguments it is started.
+    pub(crate) fn start_with(
+        handlers: &[&str],
+        config: &str,
+        prepare: impl FnOnce(&Path) -> Vec<String>,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let handlers_folder = folder.path().join("handlers");
         std::fs::create_dir(&handlers_folder).expect("a folder");
@@ -31,7 +40,9 @@ impl ServerProcess {
         }
         let config_file = folder.path().join("config.toml");
         std::fs::write(&config_file, config).expect("the config is written");
+        let more = prepare(folder.path());
         let mut child = wshd(folder.path())
+            .args(more)
             .args(["--port", "0", "--server-host", "127.0.0.1", "--websock-handlers", "handlers"])
             .args(["--config", "config.toml"])
             // The trap that the handlers' own panic hook avoids.

@@ -32,6 +32,16 @@ pub(crate) fn test_config() -> Config {
     config
 }
 
+/// Puts what a config file says of handlers, routes, aliases and the opening handshake into a config.
+pub(crate) fn say(config: &mut Config, text: &str) {
+    let said = Config::parse(text, Path::new("config.toml")).unwrap_or_else(|error| panic!("{error}"));
+    config.handlers.each = said.handlers.each;
+    config.handlers.scan_dir = said.handlers.scan_dir;
+    config.aliases = said.aliases;
+    config.routes = said.routes;
+    config.upgrade = said.upgrade;
+}
+
 impl TestServer {
     /// Serves these handlers of the workspace, for instance `echo`.
     pub(crate) fn start(handlers: &[&str]) -> Self {
@@ -48,6 +58,16 @@ impl TestServer {
             }
         })
         .unwrap_or_else(|error| panic!("the server does not start: {error}"))
+    }
+
+    /// The same with what a config file says of handlers, routes, aliases and the opening handshake.
+    pub(crate) fn configured(handlers: &[&str], text: &str) -> Self {
+        Self::with(handlers, |config| say(config, text))
+    }
+
+    /// Reloads with what a config file says now, as in [`TestServer::configured`].
+    pub(crate) fn reload_configured(&self, text: &str) -> Answer {
+        self.reload_with(|config| say(config, text))
     }
 
     /// Serves what `fill` puts into the handlers folder.
