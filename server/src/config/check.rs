@@ -32,6 +32,7 @@ impl Config {
         if let Some(origins) = check.origins("upgrade.origins", &file.upgrade.origins) {
             self.upgrade.origins = origins;
         }
+        self.take_access(file, check);
         take_deflate(&mut self.deflate, &file.deflate, check);
         self.limits.take(&file.limits, check);
         take(&file.control.enabled, &mut self.control.enabled);
@@ -234,6 +235,9 @@ impl Limits {
             published_bytes_max " bytes" bytes(1, 1 << 30);
             connections_max " connections" 1..=10_000_000;
             connections_per_peer_max " connections" 0..=10_000_000;
+            password_checks_max " passwords" 1..=1024;
+            password_failures_per_minute_max " failures" 0..=1 << 20;
+            passwords_remembered_max " passwords" 0..=1 << 20;
             // Less could not hold an opening handshake of a browser; hyper's own parser needs 8 KiB.
             head_bytes_max " bytes" bytes(8 << 10, 1 << 20);
             head_lines_max " lines" 8..=1000;
@@ -248,6 +252,7 @@ impl Limits {
             write_seconds_max time.clone();
             close_seconds_max time.clone();
             linger_seconds_max 0.0..=60.0;
+            passwords_remembered_seconds_max 0.0..=DAY;
         }
         check.parsed("limits.slow_peer", &file.slow_peer, &mut self.slow_peer);
         self.contradictions(file, check);
@@ -316,17 +321,17 @@ fn take(given: &Given<bool>, into: &mut bool) {
     }
 }
 
-fn place<T>(given: &Given<T>) -> Option<Range<usize>> {
+pub(super) fn place<T>(given: &Given<T>) -> Option<Range<usize>> {
     given.as_ref().map(Spanned::span)
 }
 
 /// Turns values as written into values as meant and collects what does not fit.
-struct Check {
+pub(super) struct Check {
     problems: Vec<Problem>,
 }
 
 impl Check {
-    fn wrong(&mut self, key: &str, span: Range<usize>, wrong: impl Into<String>) {
+    pub(super) fn wrong(&mut self, key: &str, span: Range<usize>, wrong: impl Into<String>) {
         self.problems.push(Problem::new(key, span, wrong));
     }
 
@@ -335,7 +340,7 @@ impl Check {
         self.wrong(key, given.unwrap_or(0..0), wrong);
     }
 
-    fn whole<T: TryFrom<i64>>(
+    pub(super) fn whole<T: TryFrom<i64>>(
         &mut self,
         key: &str,
         unit: &str,
@@ -358,7 +363,7 @@ impl Check {
         }
     }
 
-    fn seconds(
+    pub(super) fn seconds(
         &mut self,
         key: &str,
         given: &Given<Seconds>,
@@ -379,7 +384,12 @@ impl Check {
         }
     }
 
-    fn parsed<T: FromStr<Err: fmt::Display>>(&mut self, key: &str, given: &Given<String>, into: &mut T) {
+    pub(super) fn parsed<T: FromStr<Err: fmt::Display>>(
+        &mut self,
+        key: &str,
+        given: &Given<String>,
+        into: &mut T,
+    ) {
         let Some(given) = given else { return };
         match given.get_ref().parse() {
             Ok(value) => *into = value,
@@ -398,7 +408,7 @@ impl Check {
         Some(json.to_string())
     }
 
-    fn path(&mut self, key: &str, given: &Given<String>) -> Option<PathBuf> {
+    pub(super) fn path(&mut self, key: &str, given: &Given<String>) -> Option<PathBuf> {
         let given = given.as_ref()?;
         if given.get_ref().is_empty() {
             self.wrong(
@@ -411,7 +421,7 @@ impl Check {
     }
 
     /// The strings of a list, or the one string that stands in its place, each with its place.
-    fn list(&mut self, key: &str, given: &Given<Strings>) -> Option<Vec<(String, Range<usize>)>> {
+    pub(super) fn list(&mut self, key: &str, given: &Given<Strings>) -> Option<Vec<(String, Range<usize>)>> {
         let given = given.as_ref()?;
         let list = match given.get_ref() {
             Strings::One(text) => vec![(text.clone(), given.span())],

@@ -21,6 +21,8 @@ pub(super) struct File {
     pub(super) handlers: Handlers,
     pub(super) files: Files,
     pub(super) upgrade: Upgrade,
+    pub(super) auth: Auths,
+    pub(super) cgi: Cgi,
     pub(super) deflate: Deflate,
     pub(super) limits: Limits,
     pub(super) log: Log,
@@ -87,6 +89,7 @@ pub(super) struct HandlerRules {
     pub(super) restart_seconds: Given<Seconds>,
     pub(super) slow_peer: Given<String>,
     pub(super) deflate: Given<bool>,
+    pub(super) auth: Given<String>,
     /// The handler's own keys, which the server does not know.
     pub(super) config: Given<toml::Table>,
 }
@@ -95,12 +98,43 @@ pub(super) struct HandlerRules {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Files {
     pub(super) root: Given<String>,
+    pub(super) auth: Given<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Upgrade {
     pub(super) origins: Given<Strings>,
+    pub(super) auth: Given<String>,
+}
+
+/// The section has only tables below it, whose names are not known.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Auths {
+    #[serde(skip)]
+    pub(super) each: Vec<(Spanned<String>, Auth)>,
+}
+
+/// A section `[auth.NAME]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Auth {
+    pub(super) basic: Given<String>,
+    pub(super) bearer: Given<String>,
+    pub(super) client_certificate: Given<String>,
+    pub(super) certificates: Given<String>,
+    pub(super) realm: Given<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Cgi {
+    pub(super) paths: Given<Strings>,
+    pub(super) seconds_max: Given<Seconds>,
+    pub(super) processes_max: Given<Whole>,
+    pub(super) body_bytes_max: Given<Whole>,
+    pub(super) head_bytes_max: Given<Whole>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -134,6 +168,10 @@ pub(super) struct Limits {
     pub(super) handshake_seconds_max: Given<Seconds>,
     pub(super) head_bytes_max: Given<Whole>,
     pub(super) head_lines_max: Given<Whole>,
+    pub(super) password_checks_max: Given<Whole>,
+    pub(super) password_failures_per_minute_max: Given<Whole>,
+    pub(super) passwords_remembered_max: Given<Whole>,
+    pub(super) passwords_remembered_seconds_max: Given<Seconds>,
     pub(super) ping_seconds: Given<Seconds>,
     pub(super) pong_seconds_max: Given<Seconds>,
     pub(super) idle_seconds_max: Given<Seconds>,
@@ -177,14 +215,17 @@ impl File {
                 .collect());
         }
         let mut problems = Vec::new();
-        let each = take_handlers(table.get_mut(), &mut problems);
+        let handlers = take_tables(table.get_mut(), "handlers", HANDLERS_HINT, &mut problems);
+        let auth = take_tables(table.get_mut(), "auth", "", &mut problems);
         take_unknown(table.get_mut(), &mut problems);
         loop {
             // serde stops at the first wrong type. The value is taken out and the rest read again, which ends because
             // the table gets smaller each time.
             let error = match Self::deserialize(toml::de::Deserializer::from(table.clone())) {
                 Ok(mut file) if problems.is_empty() => {
-                    file.handlers.each = each;
+                    file.handlers.each =
+                        handlers.into_iter().map(|(name, rules)| (name.into_inner(), rules)).collect();
+                    file.auth.each = auth;
                     return Ok(file);
                 }
                 Ok(_) => break,
@@ -208,13 +249,15 @@ impl File {
 }
 
 /// Every section with its keys, in the order they are declared above.
-pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 9] {
+pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 11] {
     [
         ("listen", keys::<Listen>()),
         ("tls", keys::<Tls>()),
         ("handlers", keys::<Handlers>()),
         ("files", keys::<Files>()),
         ("upgrade", keys::<Upgrade>()),
+        ("auth", keys::<Auths>()),
+        ("cgi", keys::<Cgi>()),
         ("deflate", keys::<Deflate>()),
         ("limits", keys::<Limits>()),
         ("log", keys::<Log>()),
@@ -256,35 +299,50 @@ fn take_unknown(table: &mut DeTable<'_>, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Takes the sections `[handlers.NAME]` out of the table and reads each by itself.
-fn take_handlers(table: &mut DeTable<'_>, problems: &mut Vec<Problem>) -> BTreeMap<String, HandlerRules> {
-    let mut each = BTreeMap::new();
-    let Some(DeValue::Table(section)) = table.get_mut("handlers").map(Spanned::get_mut) else { return each };
-    let known = keys::<Handlers>();
-    for (name, _) in names(section) {
-        let is_table = section.get(name.as_str()).is_some_and(|value| value.get_ref().is_table());
+const HANDLERS_HINT: &str = "; the handler's own stand in [handlers.NAME.config]";
+
+/// Takes the tables below a section, `[handlers.NAME]` for instance, out of it and reads each by itself. The hint is for keys that
+/// such a table does not have.
+fn take_tables<T: for<'de> Deserialize<'de> + Default>(
+    table: &mut DeTable<'_>,
+    section: &str,
+    hint: &str,
+    problems: &mut Vec<Problem>,
+) -> Vec<(Spanned<String>, T)> {
+    let mut each = Vec::new();
+    let Some(DeValue::Table(keys)) = table.get_mut(section).map(Spanned::get_mut) else { return each };
+    let known = sections().into_iter().find(|(name, _)| *name == section).map_or(&[][..], |(_, known)| known);
+    for (name, span) in names(keys) {
+        let is_table = keys.get(name.as_str()).is_some_and(|value| value.get_ref().is_table());
         if !is_table || known.contains(&name.as_str()) {
             continue;
         }
-        let Some(own) = section.remove(name.as_str()) else { continue };
-        each.insert(name.clone(), read_handler(&name, own, problems));
+        let Some(own) = keys.remove(name.as_str()) else { continue };
+        let rules = read_table(section, &name, own, hint, problems);
+        each.push((Spanned::new(span, name), rules));
     }
     each
 }
 
-fn read_handler(name: &str, own: Spanned<DeValue<'_>>, problems: &mut Vec<Problem>) -> HandlerRules {
+fn read_table<T: for<'de> Deserialize<'de> + Default>(
+    section: &str,
+    name: &str,
+    own: Spanned<DeValue<'_>>,
+    hint: &str,
+    problems: &mut Vec<Problem>,
+) -> T {
     let span = own.span();
-    let DeValue::Table(mut table) = own.into_inner() else { return HandlerRules::default() };
-    let known = keys::<HandlerRules>();
+    let DeValue::Table(mut table) = own.into_inner() else { return T::default() };
+    let known = keys::<T>();
     for (key, span) in names(&table) {
         if !known.contains(&key.as_str()) {
             table.remove(key.as_str());
-            let dotted = format!("handlers.{name}.{key}");
+            let dotted = format!("{section}.{name}.{key}");
             let mut problem = Problem::new(&dotted, span, format!("unknown key `{dotted}`"));
             problem.hint = Some(nearest(&key, known.iter().copied()).map_or_else(
                 || {
-                    let keys = known.join(", ");
-                    format!("the keys of [handlers.NAME] are: {keys}; the handler's own stand in [handlers.{name}.config]")
+                    let (keys, hint) = (known.join(", "), hint.replace("NAME", name));
+                    format!("the keys of [{section}.NAME] are: {keys}{hint}")
                 },
                 |near| format!("did you mean `{near}`?"),
             ));
@@ -293,7 +351,7 @@ fn read_handler(name: &str, own: Spanned<DeValue<'_>>, problems: &mut Vec<Proble
     }
     loop {
         let rules = Spanned::new(span.clone(), table.clone());
-        let error = match HandlerRules::deserialize(toml::de::Deserializer::from(rules)) {
+        let error = match T::deserialize(toml::de::Deserializer::from(rules)) {
             Ok(rules) => return rules,
             Err(error) => error,
         };
@@ -304,10 +362,10 @@ fn read_handler(name: &str, own: Spanned<DeValue<'_>>, problems: &mut Vec<Proble
         let key = table.iter().find(|(_, value)| hit(value)).map(|(key, _)| key.get_ref().to_string());
         let Some(key) = key else {
             problems.push(Problem::new("", span, tidy(error.message())));
-            return HandlerRules::default();
+            return T::default();
         };
         table.remove(key.as_str());
-        let dotted = format!("handlers.{name}.{key}");
+        let dotted = format!("{section}.{name}.{key}");
         let wrong = format!("wrong type for `{dotted}`: {}", tidy(error.message()));
         problems.push(Problem::new(&dotted, span, wrong));
     }
@@ -321,6 +379,9 @@ fn names(table: &DeTable<'_>) -> Vec<(String, Range<usize>)> {
 fn hint_for_key(section: &str, known: &[&str], name: &str) -> String {
     if let Some((other, _)) = sections().iter().find(|(_, keys)| keys.contains(&name)) {
         return format!("`{name}` belongs to the section [{other}]");
+    }
+    if known.is_empty() {
+        return format!("its keys stand in sections of their own: [{section}.NAME]");
     }
     nearest(name, known.iter().copied()).map_or_else(
         || format!("the keys of [{section}] are: {}", known.join(", ")),

@@ -4,6 +4,7 @@
 //! line. Paths are relative to the folder that the server is started in. `config/config.toml` is the commented
 //! reference of every key. Nothing else in the server reads TOML.
 
+mod access;
 mod check;
 mod error;
 mod file;
@@ -19,6 +20,8 @@ use wshd_protocol::DeflateRules;
 
 use crate::cli::Cli;
 
+pub(crate) use access::cgi_path;
+pub use access::{AuthRules, CertificateName, Cgi, Credential, NOBODY};
 pub use error::{Complaint, ConfigError};
 pub use value::{
     ClientAuth, Host, InvalidHost, InvalidWord, Level, Origins, Reload, SlowPeer, TlsVersion, WatchMode,
@@ -37,6 +40,10 @@ pub struct Config {
     pub files: Files,
     /// Who may open a WebSocket.
     pub upgrade: UpgradeRules,
+    /// Sections `[auth.NAME]`: how peers say who they are.
+    pub auth: BTreeMap<String, AuthRules>,
+    /// Programs that answer requests.
+    pub cgi: Cgi,
     /// Section `[deflate]`: whether and how messages are compressed (RFC 7692). Default not at all.
     pub deflate: DeflateRules,
     /// What a peer may cost.
@@ -149,6 +156,8 @@ pub struct HandlerRules {
     pub slow_peer: Option<SlowPeer>,
     /// Whether its messages are compressed, where that differs from `[deflate]`.
     pub deflate: Option<bool>,
+    /// Which `[auth.NAME]` its peers have to pass, where that differs from `[upgrade]`.
+    pub auth: Option<String>,
     /// The handler's own keys, `[handlers.NAME.config]`, as a JSON object.
     pub config: Option<String>,
 }
@@ -170,6 +179,8 @@ pub struct Control {
 pub struct Files {
     /// Folder whose files are served for requests that are not a WebSocket's. `None` serves no files.
     pub root: Option<PathBuf>,
+    /// Which `[auth.NAME]` says who may have them, programs included. Default: everybody may.
+    pub auth: Option<String>,
 }
 
 /// Section `[upgrade]`: rules of the opening handshake.
@@ -177,6 +188,8 @@ pub struct Files {
 pub struct UpgradeRules {
     /// Which web pages may connect. Default: pages of this host.
     pub origins: Origins,
+    /// Which `[auth.NAME]` says who may. Default: everybody may.
+    pub auth: Option<String>,
 }
 
 /// Section `[limits]`: what a peer may cost. Each has a default, and its unit in its name.
@@ -212,6 +225,14 @@ pub struct Limits {
     pub head_bytes_max: usize,
     /// Header lines of a request head. More is answered with 431. Default 100.
     pub head_lines_max: usize,
+    /// Passwords that are verified at a time; others wait. Default 2.
+    pub password_checks_max: usize,
+    /// Wrong passwords from one address within a minute; more are answered with 429. 0 is no bound. Default 30.
+    pub password_failures_per_minute_max: u32,
+    /// Verified passwords that are remembered, as keyed hashes. Default 1024.
+    pub passwords_remembered_max: usize,
+    /// How long each is. Default 300 s.
+    pub passwords_remembered_seconds_max: Duration,
     /// A ping is sent after this long without bytes from the peer; zero sends none. Default 20 s.
     pub ping_seconds: Duration,
     /// How long a peer may take to answer a ping. Default 20 s.
@@ -305,6 +326,10 @@ impl Default for Limits {
             handshake_seconds_max: Duration::from_secs(10),
             head_bytes_max: 16 << 10,
             head_lines_max: 100,
+            password_checks_max: 2,
+            password_failures_per_minute_max: 30,
+            passwords_remembered_max: 1024,
+            passwords_remembered_seconds_max: Duration::from_secs(300),
             ping_seconds: Duration::from_secs(20),
             pong_seconds_max: Duration::from_secs(20),
             idle_seconds_max: Duration::from_secs(120),
@@ -486,6 +511,12 @@ impl Config {
         }
         if let Some(root) = &cli.document_root {
             self.files.root = Some(root.clone());
+        }
+        if !cli.cgi_paths.is_empty() {
+            self.cgi.paths.clone_from(&cli.cgi_paths);
+        }
+        if let Some(credential) = cli.basic_auth_credential.as_ref().filter(|_| cli.basic_auth) {
+            self.demand(credential);
         }
         if let Some(backlog) = cli.queue {
             self.listen.backlog = backlog;

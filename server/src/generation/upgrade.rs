@@ -25,6 +25,8 @@ pub(crate) struct UpgradeRequest {
     pub(crate) is_secure: bool,
     /// What the peer's certificate says of it.
     pub(crate) client: Option<ClientCertificate>,
+    /// Who the peer is, where the config asks for it.
+    pub(crate) user: Option<Arc<str>>,
     /// What would be agreed about compression.
     pub(crate) deflate: Option<DeflateAgreement>,
 }
@@ -156,6 +158,7 @@ impl UpgradeCall {
             abi::WSH_SCHEME => Some(if self.request.is_secure { b"wss" } else { b"ws" }),
             abi::WSH_TLS_SUBJECT => self.request.client.as_ref().map(|client| client.subject.as_bytes()),
             abi::WSH_TLS_NAMES => self.request.client.as_ref().map(|client| client.names.as_bytes()),
+            abi::WSH_USER => self.request.user.as_deref().map(str::as_bytes),
             _ => None,
         }
     }
@@ -215,7 +218,8 @@ impl UpgradeCall {
 
     /// What is kept of the request for the session that it becomes.
     pub(super) fn head(&self, keeps_request: bool) -> Head {
-        Head::keep(&self.request.query, &self.request.headers, self.protocol(), keeps_request)
+        let UpgradeRequest { query, headers, user, .. } = &self.request;
+        Head::keep(query, headers, self.protocol(), user.as_deref(), keeps_request)
     }
 
     /// What is agreed about compression.

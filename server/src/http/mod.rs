@@ -4,6 +4,7 @@
 //! HTTP, and no line of a handler library runs here.
 
 mod files;
+mod login;
 mod origin;
 mod upgrade;
 
@@ -29,6 +30,7 @@ use tracing::debug;
 use self::files::Files;
 use self::upgrade::{Leaves, PendingUpgrade};
 use crate::admission::Permit;
+use crate::auth::{Auth, Guard};
 use crate::config::Config;
 use crate::router::Router;
 use crate::tls::{ClientCertificate, Identity, Secured};
@@ -59,13 +61,21 @@ pub(crate) struct Served {
     files: Option<Files>,
     /// There is one if a port speaks TLS.
     identity: Option<Arc<Identity>>,
+    /// Who is known.
+    auth: Arc<Auth>,
+    guard: Arc<Guard>,
 }
 
 impl Front {
     /// Without a route so far.
-    pub(crate) fn new(config: Arc<Config>, identity: Option<Arc<Identity>>) -> io::Result<Self> {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        identity: Option<Arc<Identity>>,
+        auth: Arc<Auth>,
+    ) -> io::Result<Self> {
         let files = config.files.root.as_deref().map(Files::open).transpose()?;
-        let served = Served { config, router: Arc::default(), files, identity };
+        let guard = Arc::new(Guard::new(&config.limits));
+        let served = Served { config, router: Arc::default(), files, identity, auth, guard };
         Ok(Self { served: ArcSwap::from_pointee(served) })
     }
 
@@ -83,9 +93,26 @@ impl Front {
         &self,
         config: &Arc<Config>,
         identity: Option<Arc<Identity>>,
+        auth: Arc<Auth>,
     ) -> io::Result<Served> {
         let files = config.files.root.as_deref().map(Files::open).transpose()?;
-        Ok(Served { config: config.clone(), files, identity, ..Served::clone(&self.served.load()) })
+        let served = Served::clone(&self.served.load());
+        let guard = if served.guard.is_for(&config.limits) {
+            served.guard.clone()
+        } else {
+            Arc::new(Guard::new(&config.limits))
+        };
+        Ok(Served { config: config.clone(), files, identity, auth, guard, ..served })
+    }
+
+    /// Who is known.
+    pub(crate) fn auth(&self) -> Arc<Auth> {
+        self.served.load().auth.clone()
+    }
+
+    /// From now on these are known.
+    pub(crate) fn know(&self, auth: Arc<Auth>) {
+        self.served.rcu(|served| Served { auth: auth.clone(), ..Served::clone(served) });
     }
 
     /// Who this server is to peers that speak TLS.
@@ -165,10 +192,11 @@ impl Front {
 
     async fn answer(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         peer: &Peer,
         pending: &Mutex<Option<PendingUpgrade>>,
     ) -> Response<Body> {
+        login::hide_secrets(request.headers_mut());
         if wshd_protocol::handshake::is_upgrade(request.headers()) {
             return match upgrade::answer(self, request, peer).await {
                 Ok((response, accepted)) => {
@@ -179,6 +207,10 @@ impl Front {
             };
         }
         let served = self.served();
+        let auth = served.config.auth_of_files();
+        if let Err(refusal) = login::pass(&served, auth, request.headers(), peer).await {
+            return refusal;
+        }
         let path = crate::router::resource_path(request.uri().path());
         let handler = path.as_deref().and_then(|path| served.router.find(path));
         let response = match &served.files {

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tracing::debug;
 use wshd_protocol::handshake::Offer;
 
+use super::login::{self, Passed};
 use super::{Body, Front, Peer, origin, refusal};
 use crate::admission::Permit;
 use crate::generation::{Decision, Refusal, Ticket, UpgradeRequest};
@@ -83,11 +84,16 @@ pub(super) async fn answer(
     };
     let offer = Offer::parse(request.method(), request.version(), request.headers());
     let mut asked: Option<UpgradeRequest> = None;
+    let mut passed: Option<Passed> = None;
     for _ in 0..ATTEMPTS_MAX {
         // A reload may have put another generation in the place of the one that did not want to be asked any more.
         let served = front.served();
         let path = resource_path(request.uri().path());
-        let Some(generation) = path.as_deref().and_then(|path| served.router.find(path)) else {
+        let generation = path.as_deref().and_then(|path| served.router.find(path));
+        let auth = served.config.auth_of(generation.map(|generation| generation.name()));
+        let Some(generation) = generation else {
+            // Whoever is not known does not learn which paths there are.
+            login::pass(&served, auth, request.headers(), peer).await?;
             let path = request.uri().path();
             return Err(refuse(
                 StatusCode::NOT_FOUND,
@@ -100,14 +106,24 @@ pub(super) async fn answer(
             .map_err(|rejection| refuse(rejection.status(), rejection.headers(), format!("{rejection}\n")))?;
         origin::check(&served.config.upgrade.origins, request.headers(), peer.is_secure)
             .map_err(|why| refuse(StatusCode::FORBIDDEN, HeaderMap::new(), format!("{why}\n")))?;
+        // After the origin: a page of somebody else's is not worth the work.
+        let passed = match &mut passed {
+            Some(passed) => &*passed,
+            none => none.insert(login::pass(&served, auth, request.headers(), peer).await?),
+        };
         let ask = asked.take().unwrap_or_else(|| UpgradeRequest {
             path: generation.path().to_owned(),
             query: request.uri().query().unwrap_or_default().to_owned(),
-            headers: request.headers().clone(),
-            protocols: offer.protocols().map(str::to_owned).collect(),
+            headers: {
+                let mut headers = request.headers().clone();
+                passed.strip(&mut headers);
+                headers
+            },
+            protocols: offer.protocols().filter(|name| !passed.is_ours(name)).map(str::to_owned).collect(),
             peer: peer.address.into(),
             is_secure: peer.is_secure,
             client: peer.client.clone(),
+            user: passed.user(),
             deflate: served.config.deflate_of(generation.name()).agree(offer.extensions()),
         });
         let patience = served.config.limits.handshake_seconds_max;
@@ -125,7 +141,7 @@ pub(super) async fn answer(
             }
         };
         let agreed = offer
-            .accept(accepted.protocol.as_deref(), accepted.deflate.as_ref())
+            .accept(passed.agree(accepted.protocol.as_deref(), request.headers()), accepted.deflate.as_ref())
             .expect("a worker agrees only to a subprotocol that was offered");
         let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod auth; // who is let in
 mod backpressure; // peers that do not read
 mod builds; // one handler, built in every way
 mod compression; // permessage-deflate
