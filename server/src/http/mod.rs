@@ -3,6 +3,7 @@
 //! In: an accepted stream. Out: a stream handed over to a worker, or answers that end here. Nothing outside this folder knows
 //! HTTP, and no line of a handler library runs here.
 
+mod cgi;
 mod files;
 mod login;
 mod origin;
@@ -27,6 +28,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tracing::debug;
 
+use self::cgi::Cgi;
 use self::files::Files;
 use self::upgrade::{Leaves, PendingUpgrade};
 use crate::admission::Permit;
@@ -59,6 +61,7 @@ pub(crate) struct Served {
     config: Arc<Config>,
     router: Arc<Router>,
     files: Option<Files>,
+    cgi: Option<Arc<Cgi>>,
     /// There is one if a port speaks TLS.
     identity: Option<Arc<Identity>>,
     /// Who is known.
@@ -73,9 +76,9 @@ impl Front {
         identity: Option<Arc<Identity>>,
         auth: Arc<Auth>,
     ) -> io::Result<Self> {
-        let files = config.files.root.as_deref().map(Files::open).transpose()?;
+        let (files, cgi) = (open_files(&config)?, Cgi::open(&config, None)?.map(Arc::new));
         let guard = Arc::new(Guard::new(&config.limits));
-        let served = Served { config, router: Arc::default(), files, identity, auth, guard };
+        let served = Served { config, router: Arc::default(), files, cgi, identity, auth, guard };
         Ok(Self { served: ArcSwap::from_pointee(served) })
     }
 
@@ -95,14 +98,15 @@ impl Front {
         identity: Option<Arc<Identity>>,
         auth: Arc<Auth>,
     ) -> io::Result<Served> {
-        let files = config.files.root.as_deref().map(Files::open).transpose()?;
         let served = Served::clone(&self.served.load());
+        let cgi = Cgi::open(config, served.cgi.as_deref())?.map(Arc::new);
+        let files = open_files(config)?;
         let guard = if served.guard.is_for(&config.limits) {
             served.guard.clone()
         } else {
             Arc::new(Guard::new(&config.limits))
         };
-        Ok(Served { config: config.clone(), files, identity, auth, guard, ..served })
+        Ok(Served { config: config.clone(), files, cgi, identity, auth, guard, ..served })
     }
 
     /// Who is known.
@@ -208,10 +212,16 @@ impl Front {
         }
         let served = self.served();
         let auth = served.config.auth_of_files();
-        if let Err(refusal) = login::pass(&served, auth, request.headers(), peer).await {
-            return refusal;
-        }
+        let passed = match login::pass(&served, auth, request.headers(), peer).await {
+            Ok(passed) => passed,
+            Err(refusal) => return refusal,
+        };
         let path = crate::router::resource_path(request.uri().path());
+        if let (Some(cgi), Some(path)) = (&served.cgi, &path)
+            && cgi.serves(path)
+        {
+            return cgi.answer(path.clone(), request, peer, &passed).await;
+        }
         let handler = path.as_deref().and_then(|path| served.router.find(path));
         let response = match &served.files {
             Some(files) => files.answer(request).await,
@@ -223,6 +233,10 @@ impl Front {
             _ => response,
         }
     }
+}
+
+fn open_files(config: &Config) -> io::Result<Option<Files>> {
+    config.files.root.as_deref().map(|root| Files::open(root, Cgi::folders(config))).transpose()
 }
 
 /// An answer in words.
