@@ -135,6 +135,7 @@ typedef int32_t wsh_status;
                               none, which only the server's config can rule out */
 #define WSH_TLS_NAMES 8u   /* alternative names of that certificate, one a line: DNS:, email:, URI: or IP: and the name; may be empty */
 #define WSH_PARAMS 9u      /* parameters of the route that led here, encoded as a query is: room=blue&n=2; empty if it has none */
+#define WSH_USER 10u       /* who the peer is, as the server has verified: ann. WSH_E_NOT_FOUND if its config does not ask for it */
 
 /* how a session ended, in on_close */
 #define WSH_CLOSED_CLEAN 0u    /* both sides sent Close */
@@ -217,7 +218,7 @@ typedef struct wsh_host_api {
 
     /* -- the opening handshake; all [session], inside on_upgrade only -- */
 
-    /* An attribute of the request, from WSH_PATH to WSH_PARAMS. WSH_E_NOT_FOUND, WSH_E_INVALID. */
+    /* An attribute of the request, from WSH_PATH to WSH_USER. WSH_E_NOT_FOUND, WSH_E_INVALID. */
     wsh_status (*upgrade_attribute)(wsh_upgrade *, uint32_t attribute, wsh_slice *value);
 
     /* The value number `index` (from 0) of the header, whose name is compared without case. WSH_E_NOT_FOUND. */

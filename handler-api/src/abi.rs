@@ -52,6 +52,7 @@ pub const WSH_SCHEME: u32 = 6;
 pub const WSH_TLS_SUBJECT: u32 = 7;
 pub const WSH_TLS_NAMES: u32 = 8;
 pub const WSH_PARAMS: u32 = 9;
+pub const WSH_USER: u32 = 10;
 
 pub const WSH_CLOSED_CLEAN: u32 = 0;
 pub const WSH_CLOSED_ABNORMAL: u32 = 1;

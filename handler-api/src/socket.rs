@@ -272,6 +272,11 @@ impl Socket {
         self.in_turn().is_secure()
     }
 
+    /// As [`Upgrade::user`](crate::Upgrade::user).
+    pub fn user(&self) -> Option<String> {
+        self.in_turn().user().map(str::to_owned)
+    }
+
     /// As [`Upgrade::tls_subject`](crate::Upgrade::tls_subject).
     pub fn tls_subject(&self) -> Option<String> {
         self.in_turn().tls_subject().map(str::to_owned)

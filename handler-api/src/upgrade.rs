@@ -74,6 +74,12 @@ impl Upgrade {
         self.attribute(abi::WSH_SCHEME) == Some("wss")
     }
 
+    /// Who the peer is, as the server has verified: with a password, a token or a certificate, whatever `auth` in its config asks for.
+    /// `None` where it asks for nothing.
+    pub fn user(&self) -> Option<&str> {
+        self.attribute(abi::WSH_USER)
+    }
+
     /// The subject of the peer's certificate as RFC 4514 writes it, `CN=Ann,O=Example`. The server has verified it; `None` if the
     /// peer showed none, which only `tls.client_auth = "required"` in the server's config rules out.
     pub fn tls_subject(&self) -> Option<&str> {

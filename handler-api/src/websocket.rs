@@ -173,6 +173,11 @@ impl WebSocket {
         self.attribute(abi::WSH_SCHEME) == Some("wss")
     }
 
+    /// As [`Upgrade::user`](crate::Upgrade::user), as long as the session lives, also after a reload.
+    pub fn user(&self) -> Option<&str> {
+        self.attribute(abi::WSH_USER)
+    }
+
     /// As [`Upgrade::tls_subject`](crate::Upgrade::tls_subject).
     pub fn tls_subject(&self) -> Option<&str> {
         self.attribute(abi::WSH_TLS_SUBJECT)

@@ -33,3 +33,24 @@ fn a_handler_knows_whose_certificate_was_verified() {
         assert_eq!(stranger.open().expect_err("refused").status, 401);
     }
 }
+
+/// Greets whom the server has verified, whatever it asked for.
+struct Greeter;
+
+impl Handler for Greeter {
+    fn on_upgrade(upgrade: &mut Upgrade) -> Result<Self, Reject> {
+        upgrade.user().map(|_| Self).ok_or_else(|| Reject::new(401))
+    }
+
+    fn on_message(&mut self, socket: &WebSocket, _: Message<'_>) {
+        socket.send(socket.user().unwrap_or_default());
+    }
+}
+
+#[test]
+fn a_handler_knows_the_user() {
+    let mut ann = Fake::<Greeter>::upgrade("/").user("ann").open().expect("accepted");
+    ann.text("who am I");
+    assert_eq!(ann.sent(), [Sent::Text("ann".into())]);
+    assert_eq!(Fake::<Greeter>::upgrade("/").open().expect_err("refused").status, 401);
+}

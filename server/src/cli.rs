@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Host, Level};
+use crate::config::{Credential, Host, Level};
 use crate::pywebsocket;
 use crate::scaffold::{Face, Language};
 
@@ -83,6 +83,18 @@ pub struct Cli {
     /// Certificates that may sign those of clients, in PEM
     #[arg(long, value_name = "FILE", global = true)]
     pub tls_client_ca: Option<PathBuf>,
+
+    /// Paths such as /cgi-bin,/htbin whose folders in the document root hold programs: CGI
+    #[arg(short = 'x', long, value_name = "PATHS", value_delimiter = ',', value_parser = crate::config::cgi_path, global = true)]
+    pub cgi_paths: Vec<String>,
+
+    /// Every request needs the user and password of --basic-auth-credential; there is no default
+    #[arg(long, requires = "basic_auth_credential", global = true)]
+    pub basic_auth: bool,
+
+    /// User and password; other users of this machine can see them, unlike those of `wshd passwd`
+    #[arg(long, value_name = "USER:PASSWORD", requires = "basic_auth", global = true)]
+    pub basic_auth_credential: Option<Credential>,
 
     /// Config file; config/config.toml explains every key
     #[arg(long, value_name = "FILE", global = true)]
@@ -185,6 +197,22 @@ pub enum Command {
         #[arg(required = true)]
         hosts: Vec<String>,
     },
+    /// Set the password of a user, asked for or read from standard input, in a file for `basic` in [auth.NAME]
+    Passwd {
+        /// Who it is for
+        user: String,
+        /// Made if it is not there
+        #[arg(default_value = "users.txt")]
+        file: PathBuf,
+    },
+    /// Make a token for a user, show it this once, and put its hash into a file for `bearer` in [auth.NAME]
+    Token {
+        /// Who it is for
+        user: String,
+        /// Made if it is not there
+        #[arg(default_value = "tokens.txt")]
+        file: PathBuf,
+    },
     /// Write a handler project NAME_wsh that builds, with a test
     New {
         /// Its resource path without the slash, such as chat
@@ -241,6 +269,18 @@ fn level() -> impl TypedValueParser<Value = Level> {
 }
 
 impl Cli {
+    /// What is to be said of flags that were given.
+    pub fn notes(&self) -> impl Iterator<Item = String> {
+        let credential = self.basic_auth_credential.as_ref().map(|credential| {
+            format!(
+                "the password in --basic-auth-credential can be seen by other users of this machine; `wshd passwd {} \
+                 users.txt`, and in the config [auth.staff] with basic = \"users.txt\", replace it",
+                credential.user
+            )
+        });
+        self.unused.notes().chain(credential)
+    }
+
     /// As this process was started. Ends it where the command line is wrong, or asks for the help.
     pub fn of_this_process() -> Self {
         Self::parse_from(with_dashes(std::env::args_os()))

@@ -15,6 +15,7 @@
 //!                                                                    handler -- C ABI -- libNAME_wsh.so
 //! ```
 
+pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod control;
@@ -29,6 +30,7 @@ mod http;
 mod listener;
 mod metrics;
 mod router;
+mod secret;
 mod session;
 mod sync;
 mod topics;

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info};
+use wshd::auth::Made;
 use wshd::cli::{Cli, Command};
 use wshd::config::{Config, Log};
 use wshd::control::{self, Answer, Ending, Request, Reread};
 use wshd::dev::{self, Dev};
-use wshd::{Server, log, registry, scaffold, screen};
+use wshd::{Server, auth, log, registry, scaffold, screen};
 
 fn main() -> ExitCode {
     let cli = Cli::of_this_process();
@@ -36,6 +37,24 @@ fn main() -> ExitCode {
             Err(error) => fail(&error),
         };
     }
+    let made = match &cli.command {
+        Some(Command::Passwd { user, file }) => Some(auth::set_password(user, file)),
+        Some(Command::Token { user, file }) => Some(auth::make_token(user, file)),
+        _ => None,
+    };
+    if let Some(made) = made {
+        return match made {
+            Ok(Made { secret, note }) => {
+                eprintln!("wshd: {note}");
+                // Alone on standard output, for whatever it is piped into.
+                if let Some(secret) = secret {
+                    println!("{secret}");
+                }
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(&error),
+        };
+    }
     let config = Config::load(&cli);
     let request = match &cli.command {
         Some(Command::Reload { handler }) => Some(Request::Reload(handler.clone())),
@@ -52,7 +71,7 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error),
     };
-    for note in cli.unused.notes() {
+    for note in cli.notes() {
         eprintln!("wshd: {note}");
     }
     // A check leaves nothing behind, no empty log file either.
@@ -179,6 +198,9 @@ async fn first_of(terminate: &mut Signal, interrupt: &mut Signal) {
 
 fn configtest(config: &Config) -> ExitCode {
     if let Err(error) = wshd::tls::check(config) {
+        return fail(&error);
+    }
+    if let Err(error) = auth::check(config) {
         return fail(&error);
     }
     match registry::check_all(config) {

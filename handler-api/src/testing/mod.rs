@@ -103,6 +103,7 @@ impl<H: Face> Fake<H> {
             peer: "192.0.2.1:50000".to_owned(),
             is_secure: false,
             certificate: None,
+            user: None,
             headers: Vec::new(),
             protocols: Vec::new(),
         };
@@ -152,6 +153,13 @@ impl<H: Face> Fake<H> {
     pub fn certificate(mut self, subject: &str, names: &[&str]) -> Self {
         self.request.certificate = Some((subject.to_owned(), names.join("\n")));
         self.secure()
+    }
+
+    /// The server has verified that the peer is this user.
+    #[must_use]
+    pub fn user(mut self, user: &str) -> Self {
+        self.request.user = Some(user.to_owned());
+        self
     }
 
     /// Asks the handler, and opens the session if it accepts.

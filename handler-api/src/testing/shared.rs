@@ -17,6 +17,7 @@ pub(super) struct Request {
     pub(super) is_secure: bool,
     /// Subject and alternative names of the peer's certificate.
     pub(super) certificate: Option<(String, String)>,
+    pub(super) user: Option<String>,
     pub(super) headers: Vec<(String, String)>,
     pub(super) protocols: Vec<String>,
 }
@@ -157,6 +158,7 @@ impl Request {
             abi::WSH_SCHEME => Some(if self.is_secure { b"wss" } else { b"ws" }),
             abi::WSH_TLS_SUBJECT => self.certificate.as_ref().map(|(subject, _)| subject.as_bytes()),
             abi::WSH_TLS_NAMES => self.certificate.as_ref().map(|(_, names)| names.as_bytes()),
+            abi::WSH_USER => self.user.as_deref().map(str::as_bytes),
             _ => None,
         }
     }

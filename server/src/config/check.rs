@@ -31,9 +31,10 @@ impl Config {
         if let Some(root) = check.path("files.root", &file.files.root) {
             self.files.root = Some(root);
         }
+        self.upgrade.take(&file.upgrade, check);
+        self.take_access(file, check);
         self.take_aliases(&file.aliases, check);
         self.take_routes(&file.routes, check);
-        self.upgrade.take(&file.upgrade, check);
         take_deflate(&mut self.deflate, &file.deflate, check);
         self.limits.take(&file.limits, check);
         take(&file.control.enabled, &mut self.control.enabled);
@@ -263,6 +264,9 @@ impl Limits {
             published_bytes_max " bytes" bytes(1, 1 << 30);
             connections_max " connections" 1..=10_000_000;
             connections_per_peer_max " connections" 0..=10_000_000;
+            password_checks_max " passwords" 1..=1024;
+            password_failures_per_minute_max " failures" 0..=1 << 20;
+            passwords_remembered_max " passwords" 0..=1 << 20;
             // Less could not hold an opening handshake of a browser; hyper's own parser needs 8 KiB.
             head_bytes_max " bytes" bytes(8 << 10, 1 << 20);
             head_lines_max " lines" 8..=1000;
@@ -277,6 +281,7 @@ impl Limits {
             write_seconds_max time.clone();
             close_seconds_max time.clone();
             linger_seconds_max 0.0..=60.0;
+            passwords_remembered_seconds_max 0.0..=DAY;
         }
         check.parsed("limits.slow_peer", &file.slow_peer, &mut self.slow_peer);
         self.contradictions(file, check);
@@ -345,17 +350,17 @@ fn take(given: &Given<bool>, into: &mut bool) {
     }
 }
 
-fn place<T>(given: &Given<T>) -> Option<Range<usize>> {
+pub(super) fn place<T>(given: &Given<T>) -> Option<Range<usize>> {
     given.as_ref().map(Spanned::span)
 }
 
 /// Turns values as written into values as meant and collects what does not fit.
-struct Check {
+pub(super) struct Check {
     problems: Vec<Problem>,
 }
 
 impl Check {
-    fn wrong(&mut self, key: &str, span: Range<usize>, wrong: impl Into<String>) {
+    pub(super) fn wrong(&mut self, key: &str, span: Range<usize>, wrong: impl Into<String>) {
         self.problems.push(Problem::new(key, span, wrong));
     }
 
@@ -364,7 +369,7 @@ impl Check {
         self.wrong(key, given.unwrap_or(0..0), wrong);
     }
 
-    fn whole<T: TryFrom<i64>>(
+    pub(super) fn whole<T: TryFrom<i64>>(
         &mut self,
         key: &str,
         unit: &str,
@@ -387,7 +392,7 @@ impl Check {
         }
     }
 
-    fn seconds(
+    pub(super) fn seconds(
         &mut self,
         key: &str,
         given: &Given<Seconds>,
@@ -408,7 +413,12 @@ impl Check {
         }
     }
 
-    fn parsed<T: FromStr<Err: fmt::Display>>(&mut self, key: &str, given: &Given<String>, into: &mut T) {
+    pub(super) fn parsed<T: FromStr<Err: fmt::Display>>(
+        &mut self,
+        key: &str,
+        given: &Given<String>,
+        into: &mut T,
+    ) {
         let Some(given) = given else { return };
         match given.get_ref().parse() {
             Ok(value) => *into = value,
@@ -427,7 +437,7 @@ impl Check {
         Some(json.to_string())
     }
 
-    fn path(&mut self, key: &str, given: &Given<String>) -> Option<PathBuf> {
+    pub(super) fn path(&mut self, key: &str, given: &Given<String>) -> Option<PathBuf> {
         let given = given.as_ref()?;
         if given.get_ref().is_empty() {
             self.wrong(
@@ -440,7 +450,7 @@ impl Check {
     }
 
     /// The strings of a list, or the one string that stands in its place, each with its place.
-    fn list(&mut self, key: &str, given: &Given<Strings>) -> Option<Vec<(String, Range<usize>)>> {
+    pub(super) fn list(&mut self, key: &str, given: &Given<Strings>) -> Option<Vec<(String, Range<usize>)>> {
         let given = given.as_ref()?;
         let list = match given.get_ref() {
             Strings::One(text) => vec![(text.clone(), given.span())],

@@ -22,6 +22,8 @@ pub(super) struct File {
     pub(super) handlers: Handlers,
     pub(super) files: Files,
     pub(super) upgrade: Upgrade,
+    pub(super) auth: Auths,
+    pub(super) cgi: Cgi,
     pub(super) deflate: Deflate,
     pub(super) limits: Limits,
     pub(super) log: Log,
@@ -98,6 +100,7 @@ pub(super) struct HandlerRules {
     pub(super) slow_peer: Given<String>,
     pub(super) deflate: Given<bool>,
     pub(super) origins: Given<Strings>,
+    pub(super) auth: Given<String>,
     /// The handler's own keys, which the server does not know.
     pub(super) config: Given<toml::Table>,
 }
@@ -106,6 +109,7 @@ pub(super) struct HandlerRules {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Files {
     pub(super) root: Given<String>,
+    pub(super) auth: Given<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -114,6 +118,36 @@ pub(super) struct Upgrade {
     pub(super) origins: Given<Strings>,
     pub(super) validation_host: Given<String>,
     pub(super) validation_port: Given<Whole>,
+    pub(super) auth: Given<String>,
+}
+
+/// The section has only tables below it, whose names are not known.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Auths {
+    #[serde(skip)]
+    pub(super) each: Vec<(Spanned<String>, Auth)>,
+}
+
+/// A section `[auth.NAME]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Auth {
+    pub(super) basic: Given<String>,
+    pub(super) bearer: Given<String>,
+    pub(super) client_certificate: Given<String>,
+    pub(super) certificates: Given<String>,
+    pub(super) realm: Given<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Cgi {
+    pub(super) paths: Given<Strings>,
+    pub(super) seconds_max: Given<Seconds>,
+    pub(super) processes_max: Given<Whole>,
+    pub(super) body_bytes_max: Given<Whole>,
+    pub(super) head_bytes_max: Given<Whole>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -147,6 +181,10 @@ pub(super) struct Limits {
     pub(super) handshake_seconds_max: Given<Seconds>,
     pub(super) head_bytes_max: Given<Whole>,
     pub(super) head_lines_max: Given<Whole>,
+    pub(super) password_checks_max: Given<Whole>,
+    pub(super) password_failures_per_minute_max: Given<Whole>,
+    pub(super) passwords_remembered_max: Given<Whole>,
+    pub(super) passwords_remembered_seconds_max: Given<Seconds>,
     pub(super) ping_seconds: Given<Seconds>,
     pub(super) pong_seconds_max: Given<Seconds>,
     pub(super) idle_seconds_max: Given<Seconds>,
@@ -190,7 +228,8 @@ impl File {
                 .collect());
         }
         let mut problems = Vec::new();
-        let each = tables::take_handlers(table.get_mut(), &mut problems);
+        let handlers = tables::take_below(table.get_mut(), "handlers", HANDLERS_HINT, &mut problems);
+        let auth = tables::take_below(table.get_mut(), "auth", "", &mut problems);
         let aliases = tables::take_aliases(table.get_mut(), &mut problems);
         let routes = tables::take_routes(table.get_mut(), &mut problems);
         take_unknown(table.get_mut(), &mut problems);
@@ -199,7 +238,9 @@ impl File {
             // the table gets smaller each time.
             let error = match Self::deserialize(toml::de::Deserializer::from(table.clone())) {
                 Ok(mut file) if problems.is_empty() => {
-                    file.handlers.each = each;
+                    file.handlers.each =
+                        handlers.into_iter().map(|(name, rules)| (name.into_inner(), rules)).collect();
+                    file.auth.each = auth;
                     return Ok(Self { aliases, routes, ..file });
                 }
                 Ok(_) => break,
@@ -223,13 +264,15 @@ impl File {
 }
 
 /// Every section with its keys, in the order they are declared above.
-pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 9] {
+pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 11] {
     [
         ("listen", keys::<Listen>()),
         ("tls", keys::<Tls>()),
         ("handlers", keys::<Handlers>()),
         ("files", keys::<Files>()),
         ("upgrade", keys::<Upgrade>()),
+        ("auth", keys::<Auths>()),
+        ("cgi", keys::<Cgi>()),
         ("deflate", keys::<Deflate>()),
         ("limits", keys::<Limits>()),
         ("log", keys::<Log>()),
@@ -271,6 +314,8 @@ fn take_unknown(table: &mut DeTable<'_>, problems: &mut Vec<Problem>) {
     }
 }
 
+const HANDLERS_HINT: &str = "; the handler's own stand in [handlers.NAME.config]";
+
 /// The keys of a table, each with its place.
 pub(super) fn names(table: &DeTable<'_>) -> Vec<(String, Range<usize>)> {
     table.keys().map(|name| (name.get_ref().to_string(), name.span())).collect()
@@ -279,6 +324,9 @@ pub(super) fn names(table: &DeTable<'_>) -> Vec<(String, Range<usize>)> {
 fn hint_for_key(section: &str, known: &[&str], name: &str) -> String {
     if let Some((other, _)) = sections().iter().find(|(_, keys)| keys.contains(&name)) {
         return format!("`{name}` belongs to the section [{other}]");
+    }
+    if known.is_empty() {
+        return format!("its keys stand in sections of their own: [{section}.NAME]");
     }
     nearest(name, known.iter().copied()).map_or_else(
         || format!("the keys of [{section}] are: {}", known.join(", ")),

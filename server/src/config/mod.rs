@@ -4,6 +4,7 @@
 //! line. Paths are relative to the folder that the server is started in. `config/config.toml` is the commented
 //! reference of every key. Nothing else in the server reads TOML.
 
+mod access;
 mod check;
 mod error;
 mod file;
@@ -22,6 +23,8 @@ use wshd_protocol::DeflateRules;
 
 use crate::cli::Cli;
 
+pub(crate) use access::cgi_path;
+pub use access::{AuthRules, CertificateName, Cgi, Credential, NOBODY};
 pub use error::{Complaint, ConfigError};
 pub use map_file::MapError;
 pub(crate) use route::bare_host;
@@ -47,6 +50,10 @@ pub struct Config {
     pub files: Files,
     /// Who may open a WebSocket.
     pub upgrade: UpgradeRules,
+    /// Sections `[auth.NAME]`: how peers say who they are.
+    pub auth: BTreeMap<String, AuthRules>,
+    /// Programs that answer requests.
+    pub cgi: Cgi,
     /// Section `[deflate]`: whether and how messages are compressed (RFC 7692). Default not at all.
     pub deflate: DeflateRules,
     /// What a peer may cost.
@@ -167,6 +174,8 @@ pub struct HandlerRules {
     pub deflate: Option<bool>,
     /// Which web pages may connect to it, where that differs from `[upgrade]`.
     pub origins: Option<Origins>,
+    /// Which `[auth.NAME]` its peers have to pass, where that differs from `[upgrade]`.
+    pub auth: Option<String>,
     /// The handler's own keys, `[handlers.NAME.config]`, as a JSON object.
     pub config: Option<String>,
 }
@@ -188,6 +197,8 @@ pub struct Control {
 pub struct Files {
     /// Folder whose files are served for requests that are not a WebSocket's. `None` serves no files.
     pub root: Option<PathBuf>,
+    /// Which `[auth.NAME]` says who may have them, programs included. Default: everybody may.
+    pub auth: Option<String>,
 }
 
 /// Section `[upgrade]`: rules of the opening handshake.
@@ -199,6 +210,8 @@ pub struct UpgradeRules {
     pub validation_host: Option<Host>,
     /// The port that a request target with a host must have. Default any.
     pub validation_port: Option<u16>,
+    /// Which `[auth.NAME]` says who may. Default: everybody may.
+    pub auth: Option<String>,
 }
 
 /// Section `[limits]`: what a peer may cost. Each has a default, and its unit in its name.
@@ -234,6 +247,14 @@ pub struct Limits {
     pub head_bytes_max: usize,
     /// Header lines of a request head. More is answered with 431. Default 100.
     pub head_lines_max: usize,
+    /// Passwords that are verified at a time; others wait. Default 2.
+    pub password_checks_max: usize,
+    /// Wrong passwords from one address within a minute; more are answered with 429. 0 is no bound. Default 30.
+    pub password_failures_per_minute_max: u32,
+    /// Verified passwords that are remembered, as keyed hashes. Default 1024.
+    pub passwords_remembered_max: usize,
+    /// How long each is. Default 300 s.
+    pub passwords_remembered_seconds_max: Duration,
     /// A ping is sent after this long without bytes from the peer; zero sends none. Default 20 s.
     pub ping_seconds: Duration,
     /// How long a peer may take to answer a ping. Default 20 s.
@@ -329,6 +350,10 @@ impl Default for Limits {
             handshake_seconds_max: Duration::from_secs(10),
             head_bytes_max: 16 << 10,
             head_lines_max: 100,
+            password_checks_max: 2,
+            password_failures_per_minute_max: 30,
+            passwords_remembered_max: 1024,
+            passwords_remembered_seconds_max: Duration::from_secs(300),
             ping_seconds: Duration::from_secs(20),
             pong_seconds_max: Duration::from_secs(20),
             idle_seconds_max: Duration::from_secs(120),
@@ -554,6 +579,12 @@ impl Config {
         }
         if let Some(root) = &cli.document_root {
             self.files.root = Some(root.clone());
+        }
+        if !cli.cgi_paths.is_empty() {
+            self.cgi.paths.clone_from(&cli.cgi_paths);
+        }
+        if let Some(credential) = cli.basic_auth_credential.as_ref().filter(|_| cli.basic_auth) {
+            self.demand(credential);
         }
         if let Some(backlog) = cli.queue {
             self.listen.backlog = backlog;

@@ -19,6 +19,8 @@ pub struct Route {
     pub variant: Option<String>,
     /// Which web pages may connect by this route, where that differs from the handler's.
     pub origins: Option<Origins>,
+    /// Which `[auth.NAME]` says who may come by this route, where that differs from the handler's.
+    pub auth: Option<String>,
     /// Whether messages are compressed for those who come by this route, where that differs from the handler's.
     pub deflate: Option<bool>,
 }

@@ -1,8 +1,7 @@
-//! The tables of the config file whose names or number nobody knows beforehand: `[handlers.NAME]`, `[aliases]`, `[[routes]]`.
+//! The tables of the config file whose names or number nobody knows beforehand: `[handlers.NAME]`, `[auth.NAME]`, `[aliases]`, `[[routes]]`.
 //!
 //! Each is taken out of the file before the sections are read, and read by itself.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde::Deserialize;
@@ -10,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{Problem, nearest};
-use super::file::{Given, HandlerRules, Handlers, Seconds, Strings, keys, names, span_of, tidy};
+use super::file::{Given, Seconds, Strings, keys, names, sections, span_of, tidy};
 
 /// A line of `[aliases]`: a path that stands for another.
 #[derive(Debug)]
@@ -28,6 +27,7 @@ pub(super) struct Route {
     pub(super) handler: Given<String>,
     pub(super) name: Given<String>,
     pub(super) origins: Given<Strings>,
+    pub(super) auth: Given<String>,
     pub(super) deflate: Given<bool>,
     pub(super) slow_peer: Given<String>,
     pub(super) reload: Given<String>,
@@ -46,23 +46,30 @@ pub(super) fn route_keys() -> &'static [&'static str] {
     keys::<Route>()
 }
 
-/// Takes the sections `[handlers.NAME]` out of the table and reads each by itself.
-pub(super) fn take_handlers(
+/// Takes the tables below a section, `[handlers.NAME]` for instance, out of it and reads each by itself. The hint is for keys that
+/// such a table does not have; `NAME` in it is the table's own.
+pub(super) fn take_below<T: for<'de> Deserialize<'de> + Default>(
     table: &mut DeTable<'_>,
+    section: &str,
+    hint: &str,
     problems: &mut Vec<Problem>,
-) -> BTreeMap<String, HandlerRules> {
-    let mut each = BTreeMap::new();
-    let Some(DeValue::Table(section)) = table.get_mut("handlers").map(Spanned::get_mut) else { return each };
-    let known = keys::<Handlers>();
-    for (name, _) in names(section) {
-        let is_table = section.get(name.as_str()).is_some_and(|value| value.get_ref().is_table());
+) -> Vec<(Spanned<String>, T)> {
+    let mut each = Vec::new();
+    let Some(DeValue::Table(keys)) = table.get_mut(section).map(Spanned::get_mut) else { return each };
+    let known = sections().into_iter().find(|(name, _)| *name == section).map_or(&[][..], |(_, known)| known);
+    for (name, span) in names(keys) {
+        let is_table = keys.get(name.as_str()).is_some_and(|value| value.get_ref().is_table());
         if !is_table || known.contains(&name.as_str()) {
             continue;
         }
-        let Some(own) = section.remove(name.as_str()) else { continue };
-        let hint = format!("the handler's own stand in [handlers.{name}.config]");
-        let table = Table { section: "[handlers.NAME]", dotted: format!("handlers.{name}"), hint };
-        each.insert(name, table.read(own, problems));
+        let Some(own) = keys.remove(name.as_str()) else { continue };
+        let table = Table {
+            section: format!("[{section}.NAME]"),
+            dotted: format!("{section}.{name}"),
+            hint: hint.replace("NAME", &name),
+        };
+        let rules = table.read(own, problems);
+        each.push((Spanned::new(span, name), rules));
     }
     each
 }
@@ -109,8 +116,8 @@ pub(super) fn take_routes(table: &mut DeTable<'_>, problems: &mut Vec<Problem>) 
             problems.push(Problem::new("routes", place, wrong));
             continue;
         }
-        let hint = "what the handler is to know stands in [routes.config] below its route".to_owned();
-        let table = Table { section: "[[routes]]", dotted: "routes".into(), hint };
+        let hint = "; what the handler is to know stands in [routes.config] below its route".to_owned();
+        let table = Table { section: "[[routes]]".into(), dotted: "routes".into(), hint };
         let mut route: Route = table.read(section, problems);
         route.place = place;
         routes.push(route);
@@ -120,7 +127,7 @@ pub(super) fn take_routes(table: &mut DeTable<'_>, problems: &mut Vec<Problem>) 
 
 /// How a table is called where something is wrong with it.
 struct Table {
-    section: &'static str,
+    section: String,
     dotted: String,
     /// Where keys belong that the server does not know.
     hint: String,
@@ -172,7 +179,7 @@ impl Table {
             let dotted = format!("{}.{key}", self.dotted);
             let mut problem = Problem::new(&dotted, span, format!("unknown key `{dotted}`"));
             problem.hint = Some(nearest(&key, known.iter().copied()).map_or_else(
-                || format!("the keys of {} are: {}; {}", self.section, known.join(", "), self.hint),
+                || format!("the keys of {} are: {}{}", self.section, known.join(", "), self.hint),
                 |near| format!("did you mean `{near}`?"),
             ));
             problems.push(problem);

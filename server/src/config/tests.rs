@@ -1,5 +1,7 @@
 //! What an operator sees of right and wrong config files.
 
+use clap::Parser as _;
+
 use super::*;
 
 fn parse(text: &str) -> Result<Config, String> {
@@ -83,6 +85,8 @@ fn the_examples_of_the_reference_are_sound() {
         _ => line.contains(" = ") && !line.contains(", "),
     };
     let lines = shown.lines().filter_map(|line| line.strip_prefix("# ")).filter(is_toml);
+    // The users that a route asks for stand in a section of their own.
+    let lines = lines.chain(["[auth.staff]", "basic = \"users.txt\""]);
     let config = parse(&lines.collect::<Vec<_>>().join("\n")).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((config.aliases.own.len(), config.routes.len()), (2, 2));
     assert_eq!(config.routes[1].variant.as_deref(), Some("chat#lobby"));
@@ -118,11 +122,9 @@ fn unknown_key_names_its_section() {
     assert!(refusal("port = 1\n").ends_with("   `port` belongs to the section [listen]"));
     assert!(refusal("[limit]\n").contains("unknown section or key `limit`"));
     assert!(refusal("[limit]\n").ends_with("   did you mean [limits]?"));
-    assert!(
-        refusal("[x]\n").ends_with(
-            "the sections are: listen, tls, handlers, files, upgrade, deflate, limits, log, control, aliases, routes"
-        )
-    );
+    assert!(refusal("[x]\n").ends_with(
+        "the sections are: listen, tls, handlers, files, upgrade, auth, cgi, deflate, limits, log, control, aliases, routes"
+    ));
 }
 
 /// One run reports every unknown key and every wrong type, in the order of the file.
@@ -456,4 +458,88 @@ fn broken_text_never_panics() {
         }
         let _ = parse(&String::from_utf8_lossy(&bytes)).map_err(|error| assert!(!error.is_empty()));
     }
+}
+
+/// Who is asked where: the rule of a handler before that of all, and files by their own.
+#[test]
+fn auth_is_looked_up_by_handler() {
+    let text = "[auth.staff]\nbasic = \"users.txt\"\n[auth.devices]\nbearer = \"tokens.txt\"\nrealm = \"things\"\n\
+                [upgrade]\nauth = \"staff\"\n[handlers.sensor]\nauth = \"devices\"\n[handlers.lobby]\nauth = \"none\"\n";
+    let config = parse(text).unwrap();
+    assert_eq!(config.auth_of(Some("chat"), None), Some("staff"));
+    assert_eq!(config.auth_of(Some("sensor"), None), Some("devices"));
+    assert_eq!(config.auth_of(Some("lobby"), None), None);
+    assert_eq!(config.auth_of(None, None), Some("staff"), "a path without a handler");
+    assert_eq!(config.auth_of_files(), None);
+    assert_eq!(config.auth["devices"].realm.as_deref(), Some("things"));
+}
+
+/// A route asks as it says, else as its handler does; the variant of a handler is as closed as the handler.
+#[test]
+fn auth_of_a_route_comes_before_that_of_its_handler() {
+    let text = "[auth.staff]\nbasic = \"users.txt\"\n[handlers.chat]\nauth = \"staff\"\n\
+                [[routes]]\npath = \"/open\"\nhandler = \"chat\"\nauth = \"none\"\n\
+                [[routes]]\npath = \"/own\"\nhandler = \"chat\"\nconfig = {}\n\
+                [[routes]]\npath = \"/echo\"\nhandler = \"echo\"\nauth = \"staff\"\n";
+    let config = parse(text).unwrap();
+    let auth_of = |index: usize| {
+        let route = &config.routes[index];
+        config.auth_of(Some(route.target()), Some(route))
+    };
+    assert_eq!([0, 1, 2].map(auth_of), [None, Some("staff"), Some("staff")]);
+    let refused = refusal("[[routes]]\npath = \"/a\"\nhandler = \"a\"\nauth = \"staff\"\n");
+    assert!(refused.contains(":4:8: `routes.auth` is \"staff\", but there is no section"), "{refused}");
+}
+
+#[test]
+fn auth_that_lets_nobody_in_or_does_not_exist_is_refused() {
+    let wrong = |text: &str, expected: &str| {
+        let refused = refusal(text);
+        assert!(refused.contains(expected), "{text}: {refused}");
+    };
+    wrong(
+        "[upgrade]\nauth = \"staff\"\n",
+        ":2:8: `upgrade.auth` is \"staff\", but there is no section [auth.staff]",
+    );
+    wrong("[handlers.chat]\nauth = \"staff\"\n", "`handlers.chat.auth` is \"staff\"");
+    wrong("[auth.staff]\n", ":1:7: `auth.staff` lets nobody in");
+    wrong("[auth.none]\nbasic = \"a\"\n", "no section can have the name \"none\"");
+    wrong("[auth.\"ü\"]\nbasic = \"a\"\n", "printable ASCII");
+    wrong("[auth.staff]\nbasik = \"a\"\n", "did you mean `basic`?");
+    wrong("[auth.staff]\nbasic = 1\n", "wrong type for `auth.staff.basic`");
+    wrong("[auth.staff]\nbasic = \"a\"\ncertificates = \"b\"\n", "without `client_certificate`");
+    wrong("[auth.staff]\nclient_certificate = \"name\"\n", "must be one of cn, dns, email, uri");
+    wrong("[auth]\nstaff = \"users.txt\"\n", "its keys stand in sections of their own: [auth.NAME]");
+}
+
+/// pywebsocket's flag: every request, whatever the file says, and no credential of its own.
+#[test]
+fn basic_auth_of_the_command_line_is_for_every_request() {
+    let cli = |line: &str| Cli::try_parse_from(line.split(' '));
+    let given = cli("wshd --basic-auth --basic-auth-credential test:a:b").unwrap();
+    let mut config = parse("[handlers.lobby]\nauth = \"none\"\n").unwrap();
+    config.override_with(&given);
+    let name = config.auth_of(Some("lobby"), None).unwrap();
+    assert_eq!(config.auth_of_files(), Some(name));
+    let credential = config.auth[name].credential.clone().unwrap();
+    assert_eq!((credential.user.as_str(), credential.password.as_str()), ("test", "a:b"));
+    assert!(!format!("{config:?}{given:?}").contains("a:b"), "a config can be shown");
+    assert!(cli("wshd --basic-auth").unwrap_err().to_string().contains("--basic-auth-credential"));
+    assert!(
+        cli("wshd --basic-auth --basic-auth-credential test")
+            .unwrap_err()
+            .to_string()
+            .contains("USER:PASSWORD")
+    );
+}
+
+#[test]
+fn folders_of_programs_are_paths_beneath_the_root() {
+    let config = parse("[cgi]\npaths = [\"/cgi-bin/\", \"/a/b\"]\n").unwrap();
+    assert_eq!(config.cgi.paths, ["/cgi-bin", "/a/b"]);
+    for path in ["/", "", "cgi-bin", "/a//b", "/../a", "/.git"] {
+        assert!(refusal(&format!("[cgi]\npaths = \"{path}\"\n")).contains("`cgi.paths` has"), "{path}");
+    }
+    let cli = Cli::try_parse_from(["wshd", "-x", "/cgi-bin,/htbin/", "-d", "www"]).unwrap();
+    assert_eq!(Config::default_with(&cli).cgi.paths, ["/cgi-bin", "/htbin"]);
 }

@@ -78,28 +78,30 @@ macro_rules! words {
             }
         }
 
-        impl FromStr for $name {
-            type Err = InvalidWord;
+        impl std::str::FromStr for $name {
+            type Err = $crate::config::InvalidWord;
 
-            fn from_str(text: &str) -> Result<Self, InvalidWord> {
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
                 match text {
                     $($word => Ok(Self::$variant),)*
-                    _ => Err(InvalidWord(Self::NAMES)),
+                    _ => Err($crate::config::InvalidWord(Self::NAMES)),
                 }
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.name())
             }
         }
     };
 }
 
+pub(super) use words;
+
 /// The text is none of these words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidWord(&'static [&'static str]);
+pub struct InvalidWord(pub(super) &'static [&'static str]);
 
 impl fmt::Display for InvalidWord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -34,6 +34,9 @@ pub struct Status {
     /// Why the certificates are not those that are in the files by now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_problem: Option<String>,
+    /// Why the users are not those that are in the files by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub users_problem: Option<String>,
     pub connections: usize,
     pub connections_max: usize,
     pub handlers: Vec<HandlerStatus>,
@@ -146,6 +149,9 @@ impl fmt::Display for Status {
         }
         if let Some(problem) = &self.certificate_problem {
             writeln!(f, "  the certificates stay as they were: {problem}")?;
+        }
+        if let Some(problem) = &self.users_problem {
+            writeln!(f, "  the users stay as they were: {problem}")?;
         }
         writeln!(f, "  {} of at most {} connections", self.connections, self.connections_max)?;
         writeln!(f, "\n  handlers")?;

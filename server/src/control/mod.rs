@@ -4,6 +4,7 @@
 //! the place of the one before in one step. The data plane never waits for it.
 
 mod answer;
+mod credentials;
 mod socket;
 
 use std::collections::BTreeSet;
@@ -22,8 +23,10 @@ pub use answer::{
 pub(crate) use socket::ControlSocket;
 pub use socket::{ControlError, ask};
 
+use self::credentials::Credentials;
 use crate::admission::{self, Admission};
-use crate::config::{Config, ConfigError};
+use crate::auth::AuthError;
+use crate::config::{AuthRules, Config, ConfigError};
 use crate::generation::{Clock, Generation, Leave, Surroundings};
 use crate::http::Front;
 use crate::listener::{self, BindError, Listeners};
@@ -80,6 +83,8 @@ pub(crate) struct Control {
     listed: Listed,
     /// What was in the files of certificates when they were looked at last, and what is wrong with it.
     certificates: Certificates,
+    /// The same for files of users.
+    credentials: Credentials,
     began: Instant,
 }
 
@@ -90,6 +95,7 @@ pub enum StartError {
     Bind(BindError),
     Files(std::io::Error),
     Tls(TlsError),
+    Auth(AuthError),
 }
 
 impl std::fmt::Display for StartError {
@@ -99,6 +105,7 @@ impl std::fmt::Display for StartError {
             Self::Bind(error) => error.fmt(f),
             Self::Files(error) => error.fmt(f),
             Self::Tls(error) => error.fmt(f),
+            Self::Auth(error) => error.fmt(f),
         }
     }
 }
@@ -113,10 +120,11 @@ impl Control {
     pub(crate) async fn start(config: Config, reread: Reread) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let (identity, certificates) = Certificates::first(&config).map_err(StartError::Tls)?;
+        let (auth, credentials) = Credentials::first(&config).map_err(StartError::Auth)?;
         let bound = listener::bind_all(&config).map_err(StartError::Bind)?;
         let connections_max = admission::possible(config.limits.connections_max);
         let admission = Arc::new(Admission::new(connections_max, config.limits.connections_per_peer_max));
-        let front = Arc::new(Front::new(config.clone(), identity).map_err(StartError::Files)?);
+        let front = Arc::new(Front::new(config.clone(), identity, auth).map_err(StartError::Files)?);
         let (changed, panicked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let surroundings = Surroundings {
             admission: admission.clone(),
@@ -136,6 +144,7 @@ impl Control {
             listed: Listed::default(),
             config,
             certificates,
+            credentials,
             reread,
             front: front.clone(),
             admission: admission.clone(),
@@ -205,6 +214,7 @@ impl Control {
             let _ = self.reload_config();
         } else {
             let _ = self.reread_certificates();
+            let _ = self.reread_credentials();
         }
         self.registry.look();
     }
@@ -278,7 +288,9 @@ impl Control {
         }
         let (folders, links) = self.registry.watched();
         let certificates = self.config.listen.speaks_tls().then(|| self.config.tls.files());
+        let credentials = self.config.auth.values().flat_map(AuthRules::files);
         let files = self.config.sources().chain(links).chain(certificates.into_iter().flatten());
+        let files = files.chain(credentials);
         let files = files.cloned().collect();
         self.watcher.watch(Watched { folders: folders.to_vec(), files });
         for note in self.watcher.notes() {
@@ -300,7 +312,24 @@ impl Control {
             Err(error) => warn!("the config stays as it was: {error}"),
         }
         applied?;
-        self.reread_certificates()
+        let certificates = self.reread_certificates();
+        self.reread_credentials().and(certificates)
+    }
+
+    /// Lets in whom the files of users name by now, or name before if they are not sound. The error is in words, and was logged.
+    fn reread_credentials(&mut self) -> Result<(), String> {
+        match self.credentials.again(&self.config) {
+            Ok(Some(auth)) => {
+                self.front.know(auth);
+                info!("the files of users were read again and are in force");
+                Ok(())
+            }
+            Ok(None) => self.credentials.problem.clone().map_or(Ok(()), Err),
+            Err(error) => {
+                warn!("the users stay as they were: {error}");
+                Err(error)
+            }
+        }
     }
 
     /// Shows new peers the certificates that are in the files by now, or the old ones if those are not sound. The error is in words,
@@ -341,7 +370,17 @@ impl Control {
             certificates = Some(read);
             identity
         };
-        let served = self.front.prepare(&config, identity).map_err(|error| error.to_string())?;
+        let mut credentials = None;
+        // Here too: whether the files have changed is another question.
+        let auth = if config.auth == self.config.auth && config.tls.client_auth == self.config.tls.client_auth
+        {
+            self.front.auth()
+        } else {
+            let (auth, read) = Credentials::first(&config).map_err(|error| error.to_string())?;
+            credentials = Some(read);
+            auth
+        };
+        let served = self.front.prepare(&config, identity, auth).map_err(|error| error.to_string())?;
         let rebound = if config.listen.ports().eq(self.config.listen.ports())
             && config.listen.hosts == self.config.listen.hosts
         {
@@ -354,6 +393,7 @@ impl Control {
         // Nothing below fails.
         self.front.serve_by(served);
         self.certificates = certificates.unwrap_or_else(|| std::mem::take(&mut self.certificates));
+        self.credentials = credentials.unwrap_or_else(|| std::mem::take(&mut self.credentials));
         if let Some(rebound) = rebound {
             self.listeners.keep(&rebound.kept);
             for listener in rebound.new {
@@ -447,6 +487,7 @@ impl Control {
             listening_tls: self.listeners.tls_addresses(),
             certificates: self.front.identity().map(|own| own.certificates().to_vec()).unwrap_or_default(),
             certificate_problem: self.certificates.problem.clone(),
+            users_problem: self.credentials.problem.clone(),
             connections: self.admission.count(),
             connections_max: self.admission.connections_max(),
             handlers: handlers.collect(),

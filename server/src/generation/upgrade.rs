@@ -27,6 +27,8 @@ pub(crate) struct UpgradeRequest {
     pub(crate) is_secure: bool,
     /// What the peer's certificate says of it.
     pub(crate) client: Option<ClientCertificate>,
+    /// Who the peer is, where the config asks for it.
+    pub(crate) user: Option<Arc<str>>,
     /// What would be agreed about compression.
     pub(crate) deflate: Option<DeflateAgreement>,
 }
@@ -159,6 +161,7 @@ impl UpgradeCall {
             abi::WSH_TLS_SUBJECT => self.request.client.as_ref().map(|client| client.subject.as_bytes()),
             abi::WSH_PARAMS => Some(self.request.params.as_bytes()),
             abi::WSH_TLS_NAMES => self.request.client.as_ref().map(|client| client.names.as_bytes()),
+            abi::WSH_USER => self.request.user.as_deref().map(str::as_bytes),
             _ => None,
         }
     }
@@ -218,9 +221,9 @@ impl UpgradeCall {
 
     /// What is kept of the request for the session that it becomes. `own_path` is the one that the generation knows.
     pub(super) fn head(&self, keeps_request: bool, own_path: &str) -> Head {
-        let UpgradeRequest { path, params, query, headers, .. } = &self.request;
+        let UpgradeRequest { path, params, query, headers, user, .. } = &self.request;
         let path = Some(path.as_str()).filter(|path| *path != own_path);
-        Head::keep(Line { path, params, query }, headers, self.protocol(), keeps_request)
+        Head::keep(Line { path, params, query }, headers, self.protocol(), user.as_deref(), keeps_request)
     }
 
     /// What is agreed about compression.

@@ -33,13 +33,14 @@ impl std::fmt::Debug for Files {
 }
 
 impl Files {
-    pub(super) fn open(root: &Path) -> io::Result<Self> {
+    /// Files beneath `root`, but for those in the folders `hidden` of it.
+    pub(super) fn open(root: &Path, hidden: Vec<PathBuf>) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::open(root, flags, Mode::empty()).map_err(|error| {
             let cause = io::Error::from(error);
             io::Error::new(cause.kind(), format!("cannot open the document root {}: {cause}", root.display()))
         })?;
-        Ok(Self(Static::with_opener(Root(Arc::new(folder)))))
+        Ok(Self(Static::with_opener(Root(Arc::new(folder), hidden.into()))))
     }
 
     pub(super) async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
@@ -84,23 +85,23 @@ fn content_type(path: &str) -> HeaderValue {
 }
 
 /// Opens files beneath one folder.
-struct Root(Arc<OwnedFd>);
+struct Root(Arc<OwnedFd>, Arc<[PathBuf]>);
 
 impl FileOpener for Root {
     type File = tokio::fs::File;
     type Future = Pin<Box<dyn Future<Output = io::Result<FileWithMetadata>> + Send>>;
 
     fn open(&self, path: &Path) -> Self::Future {
-        let (folder, path) = (self.0.clone(), path.to_owned());
+        let (folder, hidden, path) = (self.0.clone(), self.1.clone(), path.to_owned());
         Box::pin(async move {
-            let opened = tokio::task::spawn_blocking(move || open_beneath(&folder, path));
+            let opened = tokio::task::spawn_blocking(move || open_beneath(&folder, &hidden, path));
             opened.await.map_err(io::Error::other)?
         })
     }
 }
 
-fn open_beneath(folder: &OwnedFd, path: PathBuf) -> io::Result<FileWithMetadata> {
-    if is_private(&path) {
+fn open_beneath(folder: &OwnedFd, hidden: &[PathBuf], path: PathBuf) -> io::Result<FileWithMetadata> {
+    if is_private(&path, hidden) {
         return Err(io::ErrorKind::NotFound.into());
     }
     let path = if path.as_os_str().is_empty() { PathBuf::from(".") } else { path };
@@ -131,11 +132,13 @@ fn open_beneath(folder: &OwnedFd, path: PathBuf) -> io::Result<FileWithMetadata>
     })
 }
 
-/// Names that are never served: hidden ones, and handler libraries where the document root contains their folder.
-fn is_private(path: &Path) -> bool {
+/// Names that are never served: hidden ones, handler libraries where the document root contains their folder, and what lies in folders
+/// of programs.
+pub(super) fn is_private(path: &Path, hidden: &[PathBuf]) -> bool {
     let is_hidden = |component: Component<'_>| component.as_os_str().as_encoded_bytes().starts_with(b".");
     let is_library = path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.contains("_wsh."));
-    path.components().any(is_hidden) || is_library
+    let is_program = hidden.iter().any(|folder| path.starts_with(folder));
+    path.components().any(is_hidden) || is_library || is_program
 }
 
 #[cfg(test)]
@@ -160,9 +163,22 @@ mod tests {
     #[test]
     fn a_file_in_the_root_is_opened() {
         let (_folder, root) = root();
-        assert_eq!(open_beneath(&root, "page.html".into()).unwrap().size, 6);
-        assert!(open_beneath(&root, "sub".into()).unwrap().is_dir);
-        assert!(open_beneath(&root, "".into()).unwrap().is_dir);
+        assert_eq!(open_beneath(&root, &[], "page.html".into()).unwrap().size, 6);
+        assert!(open_beneath(&root, &[], "sub".into()).unwrap().is_dir);
+        assert!(open_beneath(&root, &[], "".into()).unwrap().is_dir);
+    }
+
+    #[test]
+    fn a_folder_of_programs_is_not_there() {
+        let (folder, root) = root();
+        std::fs::write(folder.path().join("www/sub/run"), "#!/bin/sh").unwrap();
+        let hidden = [PathBuf::from("sub")];
+        for path in ["sub", "sub/run"] {
+            assert!(open_beneath(&root, &[], path.into()).is_ok());
+            let error = open_beneath(&root, &hidden, path.into()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotFound, "{path}");
+        }
+        assert!(open_beneath(&root, &hidden, "page.html".into()).is_ok());
     }
 
     #[test]
@@ -179,7 +195,7 @@ mod tests {
             "none",
             "a\0b",
         ] {
-            let error = open_beneath(&root, path.into()).unwrap_err();
+            let error = open_beneath(&root, &[], path.into()).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::NotFound, "{path}");
         }
     }

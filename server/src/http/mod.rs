@@ -3,8 +3,10 @@
 //! In: an accepted stream. Out: a stream handed over to a worker, or answers that end here. Nothing outside this folder knows
 //! HTTP, and no line of a handler library runs here.
 
+mod cgi;
 mod files;
 mod fragment;
+mod login;
 mod origin;
 mod target;
 mod upgrade;
@@ -29,10 +31,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tracing::debug;
 
+use self::cgi::Cgi;
 use self::files::Files;
 use self::fragment::Reading;
 use self::upgrade::{Leaves, PendingUpgrade};
 use crate::admission::Permit;
+use crate::auth::{Auth, Guard};
 use crate::config::Config;
 use crate::router::{Found, Router, resource_path};
 use crate::tls::{ClientCertificate, Identity, Secured};
@@ -61,15 +65,24 @@ pub(crate) struct Served {
     config: Arc<Config>,
     router: Arc<Router>,
     files: Option<Files>,
+    cgi: Option<Arc<Cgi>>,
     /// There is one if a port speaks TLS.
     identity: Option<Arc<Identity>>,
+    /// Who is known.
+    auth: Arc<Auth>,
+    guard: Arc<Guard>,
 }
 
 impl Front {
     /// Without a route so far.
-    pub(crate) fn new(config: Arc<Config>, identity: Option<Arc<Identity>>) -> io::Result<Self> {
-        let files = config.files.root.as_deref().map(Files::open).transpose()?;
-        let served = Served { config, router: Arc::default(), files, identity };
+    pub(crate) fn new(
+        config: Arc<Config>,
+        identity: Option<Arc<Identity>>,
+        auth: Arc<Auth>,
+    ) -> io::Result<Self> {
+        let (files, cgi) = (open_files(&config)?, Cgi::open(&config, None)?.map(Arc::new));
+        let guard = Arc::new(Guard::new(&config.limits));
+        let served = Served { config, router: Arc::default(), files, cgi, identity, auth, guard };
         Ok(Self { served: ArcSwap::from_pointee(served) })
     }
 
@@ -87,9 +100,27 @@ impl Front {
         &self,
         config: &Arc<Config>,
         identity: Option<Arc<Identity>>,
+        auth: Arc<Auth>,
     ) -> io::Result<Served> {
-        let files = config.files.root.as_deref().map(Files::open).transpose()?;
-        Ok(Served { config: config.clone(), files, identity, ..Served::clone(&self.served.load()) })
+        let served = Served::clone(&self.served.load());
+        let cgi = Cgi::open(config, served.cgi.as_deref())?.map(Arc::new);
+        let files = open_files(config)?;
+        let guard = if served.guard.is_for(&config.limits) {
+            served.guard.clone()
+        } else {
+            Arc::new(Guard::new(&config.limits))
+        };
+        Ok(Served { config: config.clone(), files, cgi, identity, auth, guard, ..served })
+    }
+
+    /// Who is known.
+    pub(crate) fn auth(&self) -> Arc<Auth> {
+        self.served.load().auth.clone()
+    }
+
+    /// From now on these are known.
+    pub(crate) fn know(&self, auth: Arc<Auth>) {
+        self.served.rcu(|served| Served { auth: auth.clone(), ..Served::clone(served) });
     }
 
     /// Who this server is to peers that speak TLS.
@@ -173,11 +204,12 @@ impl Front {
 
     async fn answer(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         has_fragment: bool,
         peer: &Peer,
         pending: &Mutex<Option<PendingUpgrade>>,
     ) -> Response<Body> {
+        login::hide_secrets(request.headers_mut());
         if wshd_protocol::handshake::is_upgrade(request.headers()) {
             return match upgrade::answer(self, request, has_fragment, peer).await {
                 Ok((response, accepted)) => {
@@ -188,6 +220,17 @@ impl Front {
             };
         }
         let served = self.served();
+        let auth = served.config.auth_of_files();
+        let passed = match login::pass(&served, auth, request.headers(), peer).await {
+            Ok(passed) => passed,
+            Err(refusal) => return refusal,
+        };
+        let path = resource_path(request.uri().path());
+        if let (Some(cgi), Some(path)) = (&served.cgi, &path)
+            && cgi.serves(path)
+        {
+            return cgi.answer(path.clone(), request, peer, &passed).await;
+        }
         let is_served = served.find(&request).is_some();
         let response = match &served.files {
             Some(files) => files.answer(request).await,
@@ -208,6 +251,10 @@ impl Served {
         let found = self.router.find(|| target::host(request), &path)?;
         Some((path, found))
     }
+}
+
+fn open_files(config: &Config) -> io::Result<Option<Files>> {
+    config.files.root.as_deref().map(|root| Files::open(root, Cgi::folders(config))).transpose()
 }
 
 /// An answer in words.

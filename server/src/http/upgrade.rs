@@ -15,6 +15,7 @@ use tracing::debug;
 use wshd_protocol::handshake::Offer;
 
 use super::fragment::Reading;
+use super::login::{self, Passed};
 use super::{Body, Front, Peer, origin, refusal};
 use crate::admission::Permit;
 use crate::generation::{Decision, Refusal, Ticket, UpgradeRequest};
@@ -85,10 +86,17 @@ pub(super) async fn answer(
     };
     let offer = Offer::parse(request.method(), request.version(), request.headers());
     let mut asked: Option<UpgradeRequest> = None;
+    let mut passed: Option<Passed> = None;
     for _ in 0..ATTEMPTS_MAX {
         // A reload may have put another generation in the place of the one that did not want to be asked any more.
         let served = front.served();
-        let Some((path, found)) = served.find(&request) else {
+        let found = served.find(&request);
+        let found_by = found.as_ref().map(|(_, found)| (found.serves.name(), found.route));
+        let auth =
+            served.config.auth_of(found_by.map(|(name, _)| name), found_by.and_then(|(_, route)| route));
+        let Some((path, found)) = found else {
+            // Whoever is not known does not learn which paths there are.
+            login::pass(&served, auth, request.headers(), peer).await?;
             let path = request.uri().path();
             return Err(refuse(
                 StatusCode::NOT_FOUND,
@@ -108,17 +116,27 @@ pub(super) async fn answer(
         let origins = origins.unwrap_or_else(|| served.config.origins_of(generation.name()));
         origin::check(origins, request.headers(), peer.is_secure)
             .map_err(|why| refuse(StatusCode::FORBIDDEN, HeaderMap::new(), format!("{why}\n")))?;
+        // After the origin: a page of somebody else's is not worth the work.
+        let passed = match &mut passed {
+            Some(passed) => &*passed,
+            none => none.insert(login::pass(&served, auth, request.headers(), peer).await?),
+        };
         let mut deflate = served.config.deflate_of(generation.name());
         deflate.is_on = route.and_then(|route| route.deflate).unwrap_or(deflate.is_on);
         let ask = asked.take().unwrap_or_else(|| UpgradeRequest {
             path,
             params,
             query: request.uri().query().unwrap_or_default().to_owned(),
-            headers: request.headers().clone(),
-            protocols: offer.protocols().map(str::to_owned).collect(),
+            headers: {
+                let mut headers = request.headers().clone();
+                passed.strip(&mut headers);
+                headers
+            },
+            protocols: offer.protocols().filter(|name| !passed.is_ours(name)).map(str::to_owned).collect(),
             peer: peer.address.into(),
             is_secure: peer.is_secure,
             client: peer.client.clone(),
+            user: passed.user(),
             deflate: deflate.agree(offer.extensions()),
         });
         let patience = served.config.limits.handshake_seconds_max;
@@ -136,7 +154,7 @@ pub(super) async fn answer(
             }
         };
         let agreed = offer
-            .accept(accepted.protocol.as_deref(), accepted.deflate.as_ref())
+            .accept(passed.agree(accepted.protocol.as_deref(), request.headers()), accepted.deflate.as_ref())
             .expect("a worker agrees only to a subprotocol that was offered");
         let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

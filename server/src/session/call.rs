@@ -135,6 +135,7 @@ impl<'a> Call<'a> {
             abi::WSH_SCHEME => Some(if self.link.stream.is_secure() { b"wss" } else { b"ws" }),
             abi::WSH_TLS_SUBJECT => self.link.stream.client().map(|client| client.subject.as_bytes()),
             abi::WSH_TLS_NAMES => self.link.stream.client().map(|client| client.names.as_bytes()),
+            abi::WSH_USER if !head.user().is_empty() => Some(head.user()),
             _ => None,
         }
     }

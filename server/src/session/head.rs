@@ -3,11 +3,11 @@
 use http::HeaderMap;
 use http::header;
 
-/// Query, subprotocol and headers of the request; also its path where that is not the handler's own, and the parameters of a route.
+/// Query, subprotocol, user and headers of the request; also its path where that is not the handler's own, and the parameters of a route.
 ///
-/// Layout: length of the query (u16), length of the subprotocol (u16), query, subprotocol, then for each header
-/// line the lengths of name and value (u16 each), name, value. Path and parameters stand among the lines, under names that no
-/// header can have, because few sessions have them. The outer box is one pointer long, of which every idle session has one.
+/// Layout: the lengths of query, subprotocol and user (u16 each), query, subprotocol, user, then for each header line the lengths of
+/// name and value (u16 each), name, value. Path and parameters stand among the lines, under names that no header can have, because few
+/// sessions have them. The outer box is one pointer long, of which every idle session has one.
 #[derive(Debug)]
 pub(crate) struct Head(Option<Box<Kept>>);
 
@@ -18,7 +18,7 @@ struct Kept(Box<[u8]>);
 const NOT_KEPT: [header::HeaderName; 4] =
     [header::CONNECTION, header::UPGRADE, header::SEC_WEBSOCKET_KEY, header::SEC_WEBSOCKET_VERSION];
 
-const PREFIX: usize = 4;
+const PREFIX: usize = 6;
 
 /// Names of lines that are no headers.
 const PATH: &[u8] = b":path";
@@ -36,19 +36,24 @@ pub(crate) struct Line<'a> {
 
 impl Head {
     /// Keeps what the session can be asked for; with `request` false neither query nor headers.
-    pub(crate) fn keep(line: Line<'_>, headers: &HeaderMap, protocol: Option<&str>, request: bool) -> Self {
+    pub(crate) fn keep(
+        line: Line<'_>,
+        headers: &HeaderMap,
+        protocol: Option<&str>,
+        user: Option<&str>,
+        request: bool,
+    ) -> Self {
         let query = if request { line.query } else { "" };
-        let protocol = protocol.unwrap_or_default();
+        let (protocol, user) = (protocol.unwrap_or_default(), user.unwrap_or_default());
         let mut bytes = Vec::new();
         // The head of a request is limited to far less than 64 KiB; what does not fit is not kept rather than cut.
-        let (Ok(query_len), Ok(protocol_len)) = (u16::try_from(query.len()), u16::try_from(protocol.len()))
-        else {
-            return Self(None);
-        };
-        bytes.extend_from_slice(&query_len.to_le_bytes());
-        bytes.extend_from_slice(&protocol_len.to_le_bytes());
-        bytes.extend_from_slice(query.as_bytes());
-        bytes.extend_from_slice(protocol.as_bytes());
+        for text in [query, protocol, user] {
+            let Ok(length) = u16::try_from(text.len()) else { return Self(None) };
+            bytes.extend_from_slice(&length.to_le_bytes());
+        }
+        for text in [query, protocol, user] {
+            bytes.extend_from_slice(text.as_bytes());
+        }
         let mut keep_line = |name: &[u8], value: &[u8]| {
             let lengths = (u16::try_from(name.len()), u16::try_from(value.len()));
             let (Ok(name_len), Ok(value_len)) = lengths else { return };
@@ -75,7 +80,7 @@ impl Head {
     }
 
     pub(crate) fn query(&self) -> &[u8] {
-        self.bytes().get(PREFIX..PREFIX + self.length_at(0)).unwrap_or_default()
+        self.text(0)
     }
 
     /// The path that was asked for, where the handler cannot know it.
@@ -95,8 +100,12 @@ impl Head {
 
     /// The agreed subprotocol; empty if none was.
     pub(crate) fn protocol(&self) -> &[u8] {
-        let start = PREFIX + self.length_at(0);
-        self.bytes().get(start..start + self.length_at(2)).unwrap_or_default()
+        self.text(1)
+    }
+
+    /// Who the peer is; empty if nobody was asked for.
+    pub(crate) fn user(&self) -> &[u8] {
+        self.text(2)
     }
 
     /// Header lines in the order of the request's header map, names in lower case.
@@ -106,7 +115,7 @@ impl Head {
 
     fn lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let bytes = self.bytes();
-        let mut at = PREFIX + self.length_at(0) + self.length_at(2);
+        let mut at = self.start_of(3);
         std::iter::from_fn(move || {
             if at >= bytes.len() {
                 return None;
@@ -117,6 +126,15 @@ impl Head {
             at += 4 + name_len + value_len;
             Some((name, value))
         })
+    }
+
+    /// One of the texts in front of the headers.
+    fn text(&self, index: usize) -> &[u8] {
+        self.bytes().get(self.start_of(index)..self.start_of(index + 1)).unwrap_or_default()
+    }
+
+    fn start_of(&self, index: usize) -> usize {
+        PREFIX + (0..index).map(|before| self.length_at(2 * before)).sum::<usize>()
     }
 
     fn bytes(&self) -> &[u8] {
@@ -144,11 +162,12 @@ mod tests {
     }
 
     #[test]
-    fn query_protocol_and_headers_are_read_back() {
+    fn query_protocol_user_and_headers_are_read_back() {
         let line = Line { query: "room=blue", ..Line::default() };
-        let head = Head::keep(line, &request(), Some("echo.wsh"), true);
+        let head = Head::keep(line, &request(), Some("echo.wsh"), Some("ann"), true);
         assert_eq!(head.query(), b"room=blue");
         assert_eq!(head.protocol(), b"echo.wsh");
+        assert_eq!(head.user(), b"ann");
         let lines: Vec<_> = head.headers().collect();
         assert_eq!(
             lines,
@@ -163,7 +182,7 @@ mod tests {
     fn path_and_parameters_of_a_route_are_kept_in_any_case() {
         for request_is_kept in [true, false] {
             let line = Line { path: Some("/rooms/blue"), params: "room=blue", query: "q" };
-            let head = Head::keep(line, &request(), None, request_is_kept);
+            let head = Head::keep(line, &request(), None, None, request_is_kept);
             assert_eq!((head.path(), head.params()), (Some(&b"/rooms/blue"[..]), &b"room=blue"[..]));
             assert_eq!(head.has_request(), request_is_kept);
             assert_eq!(head.headers().count(), if request_is_kept { 3 } else { 0 });
@@ -173,8 +192,14 @@ mod tests {
     #[test]
     fn a_session_that_forgets_its_request_allocates_nothing() {
         let line = Line { query: "room=blue", ..Line::default() };
-        let head = Head::keep(line, &request(), None, false);
+        let head = Head::keep(line, &request(), None, None, false);
         assert!(head.0.is_none());
         assert_eq!((head.query(), head.protocol(), head.headers().count()), (&b""[..], &b""[..], 0));
+        let head = Head::keep(line, &request(), None, Some("ann"), false);
+        assert_eq!(
+            (head.user(), head.query(), head.has_request()),
+            (&b"ann"[..], &b""[..], false),
+            "but its user"
+        );
     }
 }

@@ -47,10 +47,12 @@ impl Outcome {
     /// A handler that failed is the operator's business; what peers do is not.
     pub(crate) fn log(&self, generation: &Generation, link: &Link) {
         let (path, peer, number) = (generation.path(), link.peer.address(), generation.number());
+        // No field where nobody was asked who he is.
+        let user = Some(link.head.user()).filter(|user| !user.is_empty()).map(String::from_utf8_lossy);
         if matches!(self, Self::Failed { code: wshd_protocol::close::INTERNAL, .. }) {
-            warn!(target: "access", %peer, "{path} {self} generation={number}");
+            warn!(target: "access", %peer, user = user.as_deref(), "{path} {self} generation={number}");
         } else {
-            info!(target: "access", %peer, "{path} {self} generation={number}");
+            info!(target: "access", %peer, user = user.as_deref(), "{path} {self} generation={number}");
         }
     }
 }

@@ -6,14 +6,18 @@ use std::net::IpAddr;
 use rustls::pki_types::CertificateDer;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
+use x509_cert::der::asn1::{ObjectIdentifier, PrintableStringRef, Utf8StringRef};
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::name::Name;
 
 /// A certificate that was verified against `tls.client_ca`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ClientCertificate {
     /// As RFC 4514 writes it: `CN=Ann,O=Example`.
     pub(crate) subject: String,
+    /// The common name in it, `Ann`.
+    pub(crate) common_name: Option<String>,
     /// Its alternative names, one a line, each behind its kind: `DNS:`, `email:`, `URI:`, `IP:`.
     pub(crate) names: String,
 }
@@ -30,9 +34,22 @@ impl ClientCertificate {
             // A line break in a name would make two names of one.
             let _ = write!(names, "{}", name.replace(['\n', '\r'], " "));
         }
-        Self { subject: certificate.tbs_certificate.subject.to_string(), names }
+        let subject = &certificate.tbs_certificate.subject;
+        Self { subject: subject.to_string(), common_name: common_name(subject), names }
     }
 }
+
+/// The last one, which is the most particular, if there are several.
+fn common_name(subject: &Name) -> Option<String> {
+    let mut attributes = subject.0.iter().flat_map(|relative| relative.0.iter());
+    let named = attributes.rfind(|attribute| attribute.oid == COMMON_NAME)?;
+    let text = named.value.decode_as::<Utf8StringRef<'_>>().map(|text| text.as_str().to_owned());
+    let printable = || named.value.decode_as::<PrintableStringRef<'_>>().map(|text| text.as_str().to_owned());
+    text.or_else(|_| printable()).ok()
+}
+
+/// RFC 4519 section 2.3.
+const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
 /// The alternative names that have a form in words.
 pub(super) fn alternative_names(certificate: &Certificate) -> Vec<String> {

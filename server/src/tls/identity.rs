@@ -2,9 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -23,6 +20,7 @@ use x509_cert::der::Decode;
 use super::client::alternative_names;
 use crate::config::{ClientAuth, Tls, TlsVersion};
 use crate::control::CertificateStatus;
+use crate::secret::{self, Unreadable};
 
 /// Larger files are no certificates.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -245,21 +243,14 @@ fn certificates(
 }
 
 fn read_file(key: &'static str, path: &Path, is_secret: bool) -> Result<Vec<u8>, TlsError> {
-    let wrong = |wrong: String| TlsError::new(key, Some(path), wrong);
-    let unreadable = |error: std::io::Error| wrong(error.to_string());
-    let file = File::open(path).map_err(unreadable)?;
-    let mode = file.metadata().map_err(unreadable)?.mode() & 0o777;
-    if is_secret && mode & 0o077 != 0 {
-        return Err(wrong(format!(
-            "other users may read it (mode {mode:o}); run `chmod 600` on it, or set tls.private_key_may_be_shared"
-        )));
-    }
-    let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(wrong(format!("it is larger than {FILE_BYTES_MAX} bytes")));
-    }
-    Ok(bytes)
+    secret::read(path, FILE_BYTES_MAX, is_secret).map_err(|error| {
+        let or = if matches!(error, Unreadable::Shared(_)) {
+            ", or set tls.private_key_may_be_shared"
+        } else {
+            ""
+        };
+        TlsError::new(key, Some(path), format!("{error}{or}"))
+    })
 }
 
 impl TlsError {

@@ -2,8 +2,10 @@
 
 mod support;
 
+mod auth; // who is let in
 mod backpressure; // peers that do not read
 mod builds; // one handler, built in every way
+mod cgi; // programs that answer requests
 mod compression; // permessage-deflate
 mod containment; // panics everywhere, and who is not hurt
 mod control; // config reloads, signals, the control socket

@@ -47,7 +47,8 @@ impl Config {
             check.wrong("routes", one_too_many.place.clone(), wrong);
         }
         for file in routes.iter().take(ROUTES_MAX) {
-            let Some(route) = Route::taken(file, check) else { continue };
+            let Some(mut route) = Route::taken(file, check) else { continue };
+            route.auth = self.auth_named("routes.auth", &file.auth, check);
             self.oppose(&route, file, check);
             if let Some(variant) = &route.variant {
                 let own = HandlerRules::taken("routes", &file.rules(), check);
@@ -128,7 +129,7 @@ impl Route {
         let (Some(handler), Some(_)) = (handler, path) else { return None };
         let origins = check.origins("routes.origins", &file.origins);
         let deflate = file.deflate.as_ref().map(|given| *given.get_ref());
-        let mut route = Self { path: parsed, host, handler, variant: None, origins, deflate };
+        let mut route = Self { path: parsed, host, handler, variant: None, origins, auth: None, deflate };
         if file.config.is_some() {
             let name = file.name.as_ref().map_or_else(|| route.place(), |name| name.get_ref().clone());
             // No path has a #, so no library can be called the same.
@@ -172,6 +173,7 @@ impl tables::Route {
             slow_peer: self.slow_peer.clone(),
             deflate: self.deflate.clone(),
             origins: None,
+            auth: None,
             config: self.config.clone(),
         }
     }
@@ -188,6 +190,7 @@ impl HandlerRules {
             slow_peer: self.slow_peer.or(those.slow_peer),
             deflate: self.deflate.or(those.deflate),
             origins: self.origins.or(those.origins),
+            auth: self.auth.or(those.auth),
             config: self.config,
         }
     }
