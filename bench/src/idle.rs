@@ -29,7 +29,7 @@ pub(crate) fn run(quick: bool, tls: bool) -> Result<()> {
 }
 
 /// The generator needs a descriptor for each connection too.
-fn raise_file_limit() {
+pub(crate) fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

@@ -50,6 +50,16 @@ impl Peers {
         Self::connect_with(address, path, count, None)
     }
 
+    /// By TLS, taking this certificate alone.
+    pub(crate) fn connect_trusting(
+        address: SocketAddr,
+        path: &str,
+        count: usize,
+        certificate: &Path,
+    ) -> Result<Self> {
+        Self::connect_with(address, path, count, Some(&trusting(certificate)?))
+    }
+
     fn connect_with(
         address: SocketAddr,
         path: &str,

@@ -7,6 +7,7 @@
 //! Run it with `cargo xtask bench`, which builds everything in release mode first.
 
 mod compare;
+mod deflate;
 mod echo;
 mod fanout;
 mod idle;
@@ -47,6 +48,15 @@ enum Experiment {
         #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
+    /// What compression costs: CPU time per message, memory per session, bombs; beside the same server without
+    Deflate {
+        /// One short round of each
+        #[arg(long)]
+        quick: bool,
+        /// Rounds of each; the median is reported
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
     /// Resident memory per idle connection
     Idle {
         /// 500 connections instead of 10,000
@@ -73,6 +83,12 @@ enum Experiment {
 
 #[derive(Debug, Subcommand)]
 enum Soak {
+    /// Certificates that are replaced while clients shake hands all the time
+    Certificates {
+        /// Ten of them
+        #[arg(long)]
+        quick: bool,
+    },
     /// Panics in every callback, with neighbours that must not notice
     Panics {
         /// A thousand of them
@@ -103,7 +119,9 @@ fn main() -> std::process::ExitCode {
     let result = match Cli::parse().experiment {
         Experiment::Echo { quick, rounds, tls } => echo::run(quick, rounds, tls),
         Experiment::Fanout { quick, rounds } => fanout::run(quick, rounds),
+        Experiment::Deflate { quick, rounds } => deflate::run(quick, rounds),
         Experiment::Idle { quick, tls } => idle::run(quick, tls),
+        Experiment::Soak { soak: Soak::Certificates { quick } } => soak::certificates::run(quick),
         Experiment::Soak { soak: Soak::Panics { quick } } => soak::panics::run(quick),
         Experiment::Soak { soak: Soak::Reload { quick } } => soak::reload::run(quick),
         Experiment::Soak { soak: Soak::Unload { quick } } => soak::unload::run(quick),

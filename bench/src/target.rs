@@ -12,6 +12,7 @@ const SERVER_CORE: usize = 0;
 pub(crate) enum Kind {
     Wshd,
     WshdTls,
+    WshdDeflate,
     TokioTungstenite,
     /// Tells everybody what one says.
     TokioBroadcast,
@@ -22,6 +23,7 @@ impl Kind {
         match self {
             Self::Wshd => "wshd",
             Self::WshdTls => "wshd with TLS",
+            Self::WshdDeflate => "wshd with compression",
             Self::TokioTungstenite | Self::TokioBroadcast => "tokio-tungstenite",
         }
     }
@@ -50,7 +52,7 @@ impl Target {
                 }
                 command
             }
-            Kind::Wshd | Kind::WshdTls => {
+            Kind::Wshd | Kind::WshdTls | Kind::WshdDeflate => {
                 let release = own.parent().expect("an executable is in a folder").to_owned();
                 let handlers = folder.path().join("handlers");
                 std::fs::create_dir(&handlers)?;
@@ -63,7 +65,8 @@ impl Target {
                     "[listen]\nport = 0\nhosts = [\"127.0.0.1\"]\nfront_threads = 1\n\
                      [handlers]\nfolders = [{handlers:?}]\nworkers = 1\n\
                      [limits]\nconnections_max = 19000\nconnections_per_peer_max = 0\nping_seconds = 0\n\
-                     [log]\nlevel = \"error\"\n"
+                     [log]\nlevel = \"error\"\n[deflate]\nenabled = {}\n",
+                    kind == Kind::WshdDeflate
                 );
                 std::fs::write(&config, text)?;
                 let program = release.join("wshd");
@@ -109,11 +112,25 @@ impl Target {
 
     /// Resident memory in bytes.
     pub(crate) fn resident_bytes(&self) -> Result<u64> {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most that it was since [`forget_peak`](Self::forget_peak).
+    pub(crate) fn peak_bytes(&self) -> Result<u64> {
+        self.status_bytes("VmHWM:")
+    }
+
+    pub(crate) fn forget_peak(&self) -> Result<()> {
+        // 5 resets the peak of resident memory (proc(5)).
+        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5")
+    }
+
+    fn status_bytes(&self, key: &str) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let kib = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
-            .ok_or_else(|| Error::other("no VmRSS in /proc/PID/status"))?;
+            .find_map(|line| line.strip_prefix(key)?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+            .ok_or_else(|| Error::other(format!("no {key} in /proc/PID/status")))?;
         Ok(kib * 1024)
     }
 }

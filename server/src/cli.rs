@@ -2,12 +2,14 @@
 //!
 //! Flags are parsed here and override the file in `Config`; nothing here acts on them.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Parser, Subcommand};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Host, Level};
+use crate::pywebsocket;
 use crate::scaffold::{Face, Language};
 
 /// Serve WebSockets with handlers from shared libraries.
@@ -27,35 +29,35 @@ pub struct Cli {
     pub port: Option<u16>,
 
     /// Address or name to listen on, may be repeated [default: every address of this machine]
-    #[arg(short = 'H', long, value_name = "HOST", alias = "server_host", global = true)]
+    #[arg(short = 'H', long, value_name = "HOST", global = true)]
     pub server_host: Vec<Host>,
 
     /// Folder of handler libraries, may be repeated; replaces those of the file [default: handlers]
-    #[arg(short, long, value_name = "FOLDER", alias = "websock_handlers", global = true)]
+    #[arg(short, long, value_name = "FOLDER", global = true)]
     pub websock_handlers: Vec<PathBuf>,
 
     /// The only folder that is scanned, below that of -w; resource paths are as without it [default: all of -w]
-    #[arg(short, long, value_name = "FOLDER", alias = "scan_dir", global = true)]
+    #[arg(short, long, value_name = "FOLDER", global = true)]
     pub scan_dir: Option<PathBuf>,
 
     /// File of aliases, a line each: ALIAS EXISTING, such as / /echo
-    #[arg(short = 'm', long, value_name = "FILE", alias = "websock_handlers_map_file", global = true)]
+    #[arg(short = 'm', long, value_name = "FILE", global = true)]
     pub websock_handlers_map_file: Option<PathBuf>,
 
     /// Also load what a link in a handlers folder points at outside of that folder
-    #[arg(long, alias = "allow_handlers_outside_root_dir", global = true)]
+    #[arg(long, global = true)]
     pub allow_handlers_outside_root_dir: bool,
 
     /// Host that a request target must have if it has one, as in GET ws://HOST:PORT/echo [default: any]
-    #[arg(short = 'V', long, value_name = "HOST", alias = "validation_host", global = true)]
+    #[arg(short = 'V', long, value_name = "HOST", global = true)]
     pub validation_host: Option<Host>,
 
     /// Port that a request target must have if it has a host [default: any]
-    #[arg(short = 'P', long, value_name = "PORT", alias = "validation_port", global = true)]
+    #[arg(short = 'P', long, value_name = "PORT", global = true)]
     pub validation_port: Option<u16>,
 
     /// Folder of static files to serve over HTTP [default: none are served]
-    #[arg(short, long, value_name = "FOLDER", alias = "document_root", global = true)]
+    #[arg(short, long, value_name = "FOLDER", global = true)]
     pub document_root: Option<PathBuf>,
 
     /// Speak TLS on the port: wss:// and https://, nothing else
@@ -67,7 +69,7 @@ pub struct Cli {
     pub certificate: Vec<PathBuf>,
 
     /// Private key in PEM, which only its owner may read
-    #[arg(short = 'k', long, value_name = "FILE", alias = "private_key", global = true)]
+    #[arg(short = 'k', long, value_name = "FILE", global = true)]
     pub private_key: Vec<PathBuf>,
 
     /// Ask clients for a certificate, and serve none without
@@ -87,16 +89,71 @@ pub struct Cli {
     pub config: Option<PathBuf>,
 
     /// How much to log [default: info]
-    #[arg(long, value_name = "LEVEL", alias = "log_level", value_parser = level(), global = true)]
+    #[arg(long, value_name = "LEVEL", value_parser = level(), global = true)]
     pub log_level: Option<Level>,
+
+    /// File for log lines, instead of standard error
+    #[arg(short, long, value_name = "FILE", global = true)]
+    pub log_file: Option<PathBuf>,
+
+    /// Bytes of the log file from which it becomes an older one; 0 lets it grow [default: 10485760]
+    #[arg(long, value_name = "BYTES", global = true)]
+    pub log_max: Option<u64>,
+
+    /// How many older log files stay [default: 5]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(..=1000), global = true)]
+    pub log_count: Option<u32>,
+
+    /// Connections that may wait to be accepted [default: 1024]
+    #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1 << 20), global = true)]
+    pub queue: Option<u32>,
 
     /// Print version
     #[arg(long, action = clap::ArgAction::Version)]
     pub version: Option<bool>,
 
+    #[command(flatten)]
+    pub unused: Unused,
+
     /// What to do instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
+}
+
+/// Options of pywebsocket's that have nothing left to do here. They are taken, so that an old command line works, and answered with a
+/// line each.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct Unused {
+    #[arg(long, hide = true, global = true)]
+    allow_draft75: bool,
+    #[arg(long, hide = true, global = true)]
+    strict: bool,
+    #[arg(long, hide = true, global = true, value_name = "MODULE")]
+    tls_module: Option<String>,
+    #[arg(long, hide = true, global = true, value_name = "ENCODING")]
+    handler_encoding: Option<String>,
+    #[arg(long, hide = true, global = true, value_name = "LEVEL")]
+    deflate_log_level: Option<String>,
+    #[arg(long, hide = true, global = true, value_name = "SECONDS", allow_negative_numbers = true)]
+    thread_monitor_interval_in_sec: Option<i64>,
+}
+
+impl Unused {
+    /// What is to be said of those that were given.
+    pub fn notes(&self) -> impl Iterator<Item = String> {
+        let given = [
+            ("allow-draft75", self.allow_draft75),
+            ("strict", self.strict),
+            ("tls-module", self.tls_module.is_some()),
+            ("handler-encoding", self.handler_encoding.is_some()),
+            ("deflate-log-level", self.deflate_log_level.is_some()),
+            ("thread-monitor-interval-in-sec", self.thread_monitor_interval_in_sec.is_some()),
+        ];
+        given.into_iter().filter(|(_, is_given)| *is_given).map(|(option, _)| {
+            let why = pywebsocket::why_unused(option).expect("the table has every option");
+            format!("--{option} does nothing: {why}")
+        })
+    }
 }
 
 /// What to do instead of serving.
@@ -171,8 +228,37 @@ Examples:
   wshd status
       Ask the server that runs with this config what it serves";
 
+/// The levels, and pywebsocket's names for some of them.
 fn level() -> impl TypedValueParser<Value = Level> {
-    PossibleValuesParser::new(Level::NAMES).try_map(|name| name.parse::<Level>())
+    let named = |name: &'static str| {
+        let other = pywebsocket::LEVELS.iter().filter(|(_, level)| *level == name).map(|(other, _)| *other);
+        PossibleValue::new(name).aliases(other)
+    };
+    PossibleValuesParser::new(Level::NAMES.iter().map(|name| named(name))).try_map(|name| {
+        let own = pywebsocket::LEVELS.iter().find(|(other, _)| *other == name).map(|(_, level)| *level);
+        own.unwrap_or(&name).parse::<Level>()
+    })
+}
+
+impl Cli {
+    /// As this process was started. Ends it where the command line is wrong, or asks for the help.
+    pub fn of_this_process() -> Self {
+        Self::parse_from(with_dashes(std::env::args_os()))
+    }
+}
+
+/// pywebsocket writes the names of its options with dashes and with underscores.
+fn with_dashes(arguments: impl IntoIterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    let mut is_option = true;
+    arguments.into_iter().map(move |argument| {
+        // What follows `--` is no option, whatever it looks like.
+        is_option &= argument != "--";
+        let Some(long) = argument.to_str().filter(|text| is_option && text.starts_with("--")) else {
+            return argument;
+        };
+        let (name, value) = long.split_at(long.find('=').unwrap_or(long.len()));
+        format!("{}{value}", name.replace('_', "-")).into()
+    })
 }
 
 #[cfg(test)]
@@ -182,7 +268,8 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Cli, String> {
-        Cli::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())
+        let arguments = line.split_whitespace().map(OsString::from);
+        Cli::try_parse_from(with_dashes(arguments)).map_err(|error| error.to_string())
     }
 
     /// clap finds no contradiction among the flags.
@@ -208,6 +295,33 @@ mod tests {
         let paths = "wshd -s a/b -m map --allow-handlers-outside-root-dir -V a.example -P 80";
         let long = "wshd --scan_dir a/b --websock-handlers-map-file map --allow_handlers_outside_root_dir --validation-host a.example --validation_port 80";
         assert_eq!(parse(paths).unwrap(), parse(long).unwrap());
+    }
+
+    /// pywebsocket's own names of levels, and options that do nothing any more but are no reason not to start.
+    #[test]
+    fn the_rest_of_pywebsocket_is_understood_too() {
+        let line = "wshd -l a.log --log-level fine --log_max 1000 --log-count=3 -q 5";
+        let cli = parse(line).unwrap();
+        assert_eq!(cli.log_level, Some(Level::Trace));
+        assert_eq!((cli.log_max, cli.log_count, cli.queue), (Some(1000), Some(3), Some(5)));
+        assert_eq!(cli.unused.notes().count(), 0);
+        assert_eq!(parse("wshd --log-level critical").unwrap().log_level, Some(Level::Error));
+
+        let line = "wshd --allow-draft75 --strict --tls_module ssl --handler-encoding utf-8 --deflate_log_level warn \
+                    --thread_monitor_interval_in_sec -1";
+        let notes: Vec<_> = parse(line).unwrap().unused.notes().collect();
+        assert_eq!(notes.len(), 6, "{notes:?}");
+        assert_eq!(notes[1], "--strict does nothing: requests are always judged strictly");
+    }
+
+    /// Only names of options are changed, and only before `--`.
+    #[test]
+    fn values_keep_their_underscores() {
+        let cli = parse("wshd --websock_handlers=a_b -d c_d").unwrap();
+        assert_eq!(cli.websock_handlers, [PathBuf::from("a_b")]);
+        assert_eq!(cli.document_root, Some(PathBuf::from("c_d")));
+        let rest = ["--a_b", "--", "--a_b"].map(OsString::from);
+        assert!(with_dashes(rest).eq(["--a-b", "--", "--a_b"].map(OsString::from)));
     }
 
     /// Flags stand before or after the subcommand.

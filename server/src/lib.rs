@@ -36,6 +36,7 @@ mod topics;
 #[allow(unsafe_code)]
 mod handler;
 
+pub mod pywebsocket;
 pub mod registry;
 
 // For authors of handlers: a new project, and a server that follows its sources.

@@ -141,10 +141,9 @@ impl Listeners {
     /// Begins to accept.
     pub(crate) fn add(&mut self, listener: Listener, admission: &Arc<Admission>, front: &Arc<Front>) {
         let (address, tls) = (listener.address(), Arc::new(AtomicBool::new(listener.tls)));
-        let (front, speaks_tls) = (front.clone(), tls.clone());
-        let serve =
-            move |stream, permit| front.clone().serve(stream, permit, speaks_tls.load(Ordering::Relaxed));
-        let task = tokio::spawn(listener.run(admission.clone(), serve));
+        let front = front.clone();
+        let serve = move |stream, permit, tls| front.clone().serve(stream, permit, tls);
+        let task = tokio::spawn(listener.run(admission.clone(), tls.clone(), serve));
         self.accepting.push(Accepting { address, tls, task });
     }
 
@@ -224,23 +223,35 @@ impl Listener {
         self.address
     }
 
-    /// Accepts for ever; each stream runs `serve` on its own task. Cancel safe: dropping it closes the listener.
-    pub(crate) async fn run<F>(self, admission: Arc<Admission>, serve: impl Fn(TcpStream, Permit) -> F)
-    where
+    /// Accepts for ever; each stream runs `serve` on its own task, which is told whether the peer is to speak TLS. Cancel safe:
+    /// dropping it closes the listener.
+    async fn run<F>(
+        self,
+        admission: Arc<Admission>,
+        speaks_tls: Arc<AtomicBool>,
+        serve: impl Fn(TcpStream, Permit, bool) -> F,
+    ) where
         F: Future<Output = ()> + Send + 'static,
     {
         loop {
             admission.wait_for_place().await;
             match self.socket.accept().await {
-                Ok((stream, peer)) => match admission.enter(peer) {
-                    Ok(permit) => {
-                        tokio::spawn(serve(stream, permit));
+                Ok((stream, peer)) => {
+                    let tls = speaks_tls.load(Ordering::Relaxed);
+                    match admission.enter(peer) {
+                        Ok(permit) => {
+                            tokio::spawn(serve(stream, permit, tls));
+                        }
+                        Err(_) => {
+                            debug!(%peer, "refused: too many connections from this address");
+                            // Who expects TLS would take words for a broken record. A handshake for the sake of saying it is what
+                            // the limit is to save.
+                            if !tls {
+                                refuse(&stream);
+                            }
+                        }
                     }
-                    Err(_) => {
-                        debug!(%peer, "refused: too many connections from this address");
-                        refuse(&stream);
-                    }
-                },
+                }
                 Err(cause) => back_off(&cause).await,
             }
         }

@@ -4,17 +4,16 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::info;
+use tracing::{error, info};
 use wshd::cli::{Cli, Command};
-use wshd::config::Config;
+use wshd::config::{Config, Log};
 use wshd::control::{self, Answer, Ending, Request, Reread};
 use wshd::dev::{self, Dev};
 use wshd::{Server, log, registry, scaffold, screen};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::of_this_process();
     // A trial load runs in a child process that does nothing else.
     if let Some(Command::ProbeLibrary { path }) = &cli.command {
         return registry::probe::probe_library(path);
@@ -53,7 +52,15 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error),
     };
-    log::install(config.log.level);
+    for note in cli.unused.notes() {
+        eprintln!("wshd: {note}");
+    }
+    // A check leaves nothing behind, no empty log file either.
+    let is_check = matches!(cli.command, Some(Command::Configtest));
+    let log = if is_check { Log { file: None, ..config.log.clone() } } else { config.log.clone() };
+    if let Err(error) = log::install(&log) {
+        return fail(&error);
+    }
     match &cli.command {
         Some(Command::Configtest) => configtest(&config),
         Some(Command::Dev { folder }) => match Dev::open(folder) {
@@ -103,9 +110,12 @@ fn serve(config: Config, reread: Reread, project: Option<Dev>) -> ExitCode {
         Err(error) => return fail(&format_args!("cannot start the front threads: {error}")),
     };
     runtime.block_on(async {
-        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
-        else {
+        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup), Ok(mut reopen)) = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::hangup()),
+            signal(SignalKind::user_defined1()),
+        ) else {
             return fail(&"cannot listen for signals");
         };
         let building = match project.map(Dev::start) {
@@ -130,6 +140,11 @@ fn serve(config: Config, reread: Reread, project: Option<Dev>) -> ExitCode {
                 () = first_of(&mut terminate, &mut interrupt) => break,
                 () = server.stop_asked() => break,
                 _ = hangup.recv() => reload(&server).await,
+                _ = reopen.recv() => {
+                    if let Err(error) = log::reopen() {
+                        error!("{error}");
+                    }
+                }
             }
         }
         eprintln!("wshd: shutting down; a second signal ends at once");

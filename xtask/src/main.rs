@@ -14,16 +14,18 @@ use std::process::ExitCode;
 use step::{Steps, cargo};
 
 const USAGE: &str = "usage:
-  cargo xtask test            everything: format, lints, docs, tests, clients in other languages, a real browser
-  cargo xtask test --fast     what needs nothing installed: format, lints, docs, cargo test
-  cargo xtask clients         of it, only the clients in other languages and the browser
-  cargo xtask bench echo      CPU per message beside a stock server (--quick, --rounds N, --tls: beside itself without TLS)
-  cargo xtask bench fanout    CPU per delivery, one publisher and a thousand subscribers (--quick, --rounds N)
-  cargo xtask bench idle      memory per idle connection (--quick, --tls)
-  cargo xtask soak panics     ten thousand panics in every callback, beside sessions that must not notice (--quick)
-  cargo xtask soak reload     numbered messages in flight while the handlers are replaced (--quick)
-  cargo xtask soak unload     libraries of every kind, loaded and taken out of memory 3,000 times (--quick)
-  cargo xtask soak writes     every way to write a library badly over a server that runs it (--quick)
+  cargo xtask test               everything: format, lints, docs, tests, clients in other languages, a real browser
+  cargo xtask test --fast        what needs nothing installed: format, lints, docs, cargo test
+  cargo xtask clients            of it, only the clients in other languages and the browser
+  cargo xtask bench echo         CPU per message beside a stock server (--quick, --rounds N, --tls: beside itself without TLS)
+  cargo xtask bench deflate      what compression costs: CPU per message, memory per session, bombs (--quick, --rounds N)
+  cargo xtask bench fanout       CPU per delivery, one publisher and a thousand subscribers (--quick, --rounds N)
+  cargo xtask bench idle         memory per idle connection (--quick, --tls)
+  cargo xtask soak certificates  a hundred new certificates while fifty clients a second shake hands (--quick)
+  cargo xtask soak panics        ten thousand panics in every callback, beside sessions that must not notice (--quick)
+  cargo xtask soak reload        numbered messages in flight while the handlers are replaced (--quick)
+  cargo xtask soak unload        libraries of every kind, loaded and taken out of memory 3,000 times (--quick)
+  cargo xtask soak writes        every way to write a library badly over a server that runs it (--quick)
 ";
 
 fn main() -> ExitCode {
@@ -82,13 +84,14 @@ fn test(everything: bool) -> ExitCode {
         steps.run("benchmark, quick", || {
             cargo(&["build", "--release", "--package", "wshd-bench"])?;
             bench_command(&["echo", "--quick"])?;
+            bench_command(&["deflate", "--quick"])?;
             bench_command(&["fanout", "--quick"])?;
             bench_command(&["idle", "--quick"])?;
             bench_command(&["echo", "--quick", "--tls"])?;
             bench_command(&["idle", "--quick", "--tls"])
         });
         steps.run("fixtures of the soaks", build_fixtures);
-        for soak in ["panics", "reload", "unload", "writes"] {
+        for soak in ["certificates", "panics", "reload", "unload", "writes"] {
             steps.run(&format!("soak, quick: {soak}"), || bench_command(&["soak", soak, "--quick"]));
         }
         remove_fixtures();

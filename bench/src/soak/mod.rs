@@ -1,5 +1,6 @@
 //! Long runs that look for what goes wrong only in a thousand: `cargo xtask soak NAME`, shortened with `--quick`.
 
+pub(crate) mod certificates;
 pub(crate) mod panics;
 pub(crate) mod reload;
 pub(crate) mod unload;

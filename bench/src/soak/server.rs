@@ -23,7 +23,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Serves these libraries, each under the file name it has, with this more in its config.
+    /// Serves these libraries, each under the file name it has, with this more in its config, which goes on in `[listen]`.
     pub(super) fn start(libraries: &[&Path], more: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let handlers = folder.path().join("handlers");
@@ -33,8 +33,8 @@ impl Server {
             std::fs::copy(library, handlers.join(name)).map_err(|error| named(library, error))?;
         }
         let text = format!(
-            "[listen]\nport = 0\nhosts = [\"127.0.0.1\"]\n\
-             [limits]\nconnections_max = 15000\nconnections_per_peer_max = 0\n{more}\n"
+            "[limits]\nconnections_max = 15000\nconnections_per_peer_max = 0\n\
+             [listen]\nport = 0\nhosts = [\"127.0.0.1\"]\n{more}\n"
         );
         std::fs::write(folder.path().join("config.toml"), text)?;
         let program = release().join("wshd");

@@ -14,7 +14,7 @@ use wshd_protocol::DeflateRules;
 use super::error::Problem;
 use super::file::{self, Given, Seconds, Strings, Whole};
 use super::value::{Host, Origins, Reload, SlowPeer, origin};
-use super::{Config, HandlerRules, Handlers, Limits, Listen, Tls, UpgradeRules};
+use super::{Config, HandlerRules, Handlers, Limits, Listen, Log, Tls, UpgradeRules};
 
 /// Puts the values that the file gives in the place of those in `config`, and reports every one that cannot be meant.
 pub(super) fn filled(mut config: Config, file: &file::File) -> Result<Config, Vec<Problem>> {
@@ -40,7 +40,19 @@ impl Config {
         if let Some(socket) = check.path("control.socket", &file.control.socket) {
             self.control.socket = Some(socket);
         }
-        check.parsed("log.level", &file.log.level, &mut self.log.level);
+        self.log.take(&file.log, check);
+    }
+}
+
+impl Log {
+    fn take(&mut self, file: &file::Log, check: &mut Check) {
+        check.parsed("log.level", &file.level, &mut self.level);
+        if let Some(path) = check.path("log.file", &file.file) {
+            self.file = Some(path);
+        }
+        let size = &mut self.file_bytes_max;
+        check.whole("log.file_bytes_max", " bytes", &file.file_bytes_max, 0..=1 << 40, size);
+        check.whole("log.files_kept", " files", &file.files_kept, 0..=1000, &mut self.files_kept);
     }
 }
 

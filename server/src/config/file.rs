@@ -160,6 +160,9 @@ pub(super) struct Limits {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Log {
     pub(super) level: Given<String>,
+    pub(super) file: Given<String>,
+    pub(super) file_bytes_max: Given<Whole>,
+    pub(super) files_kept: Given<Whole>,
 }
 
 #[derive(Debug, Default, Deserialize)]

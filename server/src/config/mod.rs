@@ -251,10 +251,16 @@ pub struct Limits {
 }
 
 /// Section `[log]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     /// The least important lines that are still written. Default info.
     pub level: Level,
+    /// Where lines are written to. `None`, the default, is standard error.
+    pub file: Option<PathBuf>,
+    /// A file that would get longer becomes an older one; 0 is no bound. Default 10 MiB.
+    pub file_bytes_max: u64,
+    /// Older files that stay beside it. Default 5.
+    pub files_kept: u32,
 }
 
 impl Default for Listen {
@@ -331,6 +337,12 @@ impl Default for Limits {
             linger_seconds_max: Duration::from_secs(1),
             read_buffer_bytes: 256 << 10,
         }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: Level::default(), file: None, file_bytes_max: 10 << 20, files_kept: 5 }
     }
 }
 
@@ -543,8 +555,20 @@ impl Config {
         if let Some(root) = &cli.document_root {
             self.files.root = Some(root.clone());
         }
+        if let Some(backlog) = cli.queue {
+            self.listen.backlog = backlog;
+        }
         if let Some(level) = cli.log_level {
             self.log.level = level;
+        }
+        if let Some(file) = &cli.log_file {
+            self.log.file = Some(file.clone());
+        }
+        if let Some(bytes) = cli.log_max {
+            self.log.file_bytes_max = bytes;
+        }
+        if let Some(files) = cli.log_count {
+            self.log.files_kept = files;
         }
     }
 }

@@ -110,7 +110,10 @@ fn unknown_key_names_the_nearest_one() {
 /// A key that resembles none gets the list of the section; one of another section gets that section's name.
 #[test]
 fn unknown_key_names_its_section() {
-    assert!(refusal("[log]\ncolour = 1\n").ends_with("   the keys of [log] are: level"));
+    assert!(
+        refusal("[log]\ncolour = 1\n")
+            .ends_with("   the keys of [log] are: level, file, file_bytes_max, files_kept")
+    );
     assert!(refusal("[limits]\nport = 1\n").ends_with("   `port` belongs to the section [listen]"));
     assert!(refusal("port = 1\n").ends_with("   `port` belongs to the section [listen]"));
     assert!(refusal("[limit]\n").contains("unknown section or key `limit`"));

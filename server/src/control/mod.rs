@@ -350,6 +350,7 @@ impl Control {
             let bound = listener::bind_beside(&config, &self.listeners.addresses());
             Some(bound.map_err(|error| error.to_string())?)
         };
+        let log = crate::log::Prepared::new(&config.log).map_err(|error| error.to_string())?;
         // Nothing below fails.
         self.front.serve_by(served);
         self.certificates = certificates.unwrap_or_else(|| std::mem::take(&mut self.certificates));
@@ -362,7 +363,7 @@ impl Control {
         }
         let connections_max = admission::possible(config.limits.connections_max);
         self.admission.configure(connections_max, config.limits.connections_per_peer_max);
-        crate::log::set_level(config.log.level);
+        log.take_effect();
         self.registry.configure(&config);
         if config.handlers.watch != self.config.handlers.watch
             || config.handlers.poll_seconds != self.config.handlers.poll_seconds

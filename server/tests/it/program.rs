@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use crate::support::{Client, ServerProcess, handler_library, wshd};
+use crate::support::{Client, ServerProcess, handler_library, wait_for, wshd};
 
 fn run(arguments: &[&str], config: Option<&str>) -> (Output, String) {
     let folder = tempfile::tempdir().unwrap();
@@ -54,6 +54,44 @@ fn a_second_signal_ends_at_once() {
     server.signal("INT");
     let (_, _, status) = server.wait();
     assert_eq!(status.code(), Some(2));
+}
+
+/// As logrotate does it: the file is moved away, and the server told.
+#[test]
+fn the_log_file_is_begun_anew_on_sigusr1_and_another_one_when_the_config_names_it() {
+    let server = ServerProcess::start(&["echo"], "[log]\nfile = \"a.log\"\nlevel = \"debug\"\n");
+    let file = |name: &str| server.folder().join(name);
+    let visit = || {
+        let mut client = Client::open(server.address(), "/echo", &[]).expect("accepted");
+        client.send_text("hello");
+        assert_eq!(client.text(), "hello");
+        client.close();
+    };
+    let has_lines = |name: &str| std::fs::read_to_string(file(name)).is_ok_and(|text| text.contains("/echo"));
+    visit();
+    wait_for("the first file", || has_lines("a.log"));
+    std::fs::rename(file("a.log"), file("moved.log")).unwrap();
+    server.signal("USR1");
+    wait_for("a new file of the same name", || file("a.log").exists());
+    visit();
+    wait_for("lines in it", || has_lines("a.log"));
+    std::fs::write(file("config.toml"), "[log]\nfile = \"b.log\"\nlevel = \"debug\"\n").unwrap();
+    server.signal("HUP");
+    wait_for("the other file", || file("b.log").exists());
+    visit();
+    wait_for("lines in that", || has_lines("b.log"));
+    server.signal("TERM");
+    let (_, log, status) = server.wait();
+    assert!(status.success() && !log.contains("/echo"), "{status}: {log}");
+}
+
+#[test]
+fn a_log_file_that_cannot_be_written_is_named_and_nothing_starts() {
+    let (output, text) = run(&["--log-file", "nowhere/wshd.log"], None);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("cannot write the log file nowhere/wshd.log") && text.contains("folder"), "{text}");
+    let (output, text) = run(&["--log-file", "wshd.log", "--strict", "configtest"], None);
+    assert!(output.status.success() && text.contains("--strict does nothing"), "{text}");
 }
 
 #[test]

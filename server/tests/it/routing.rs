@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use wshd::control::{Answer, Request, Status};
 
-use crate::support::{Client, Raw, ServerProcess, TestServer, compile_c_with, upgrade_head, wshd};
+use crate::support::{Client, Raw, ServerProcess, TestServer, compile_c_with, upgrade_head, wait_for, wshd};
 
 /// Serves `routed.c`, whose sessions say by which way they came, on `/routed` and wherever the text says.
 fn routed(text: &str) -> TestServer {
@@ -298,10 +298,7 @@ fn a_changed_map_file_is_in_force_at_once_and_a_broken_one_is_not() {
         std::fs::rename(server.folder().join("new.txt"), server.folder().join("map.txt")).unwrap();
     };
     put("/two /echo\n");
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while !answers("/two") {
-        assert!(std::time::Instant::now() < deadline, "the map file is watched");
-    }
+    wait_for("what the map file says now", || answers("/two"));
     assert!(!answers("/one"));
     put("/three /echo\n/four\n");
     let output = wshd(server.folder())

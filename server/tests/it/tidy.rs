@@ -89,21 +89,7 @@ fn every_file_that_the_architecture_names_exists() {
 #[test]
 fn every_invariant_names_a_test_that_exists() {
     let text = read("ARCHITECTURE.md");
-    let names: BTreeSet<String> = all_sources()
-        .iter()
-        .flat_map(|file| {
-            let source = fs::read_to_string(file).unwrap();
-            source
-                .match_indices("fn ")
-                .map(|(at, _)| {
-                    source[at + 3..]
-                        .chars()
-                        .take_while(|c| c.is_alphanumeric() || *c == '_')
-                        .collect::<String>()
-                })
-                .collect::<Vec<_>>()
-        })
-        .collect();
+    let names = functions();
     let mut invariants = 0;
     for paragraph in text.split("**Invariant:**").skip(1) {
         invariants += 1;
@@ -117,6 +103,35 @@ fn every_invariant_names_a_test_that_exists() {
         }
     }
     assert!(invariants >= 8, "{invariants} invariants");
+}
+
+/// Each demand in the table of conformance is held by a test.
+#[test]
+fn every_demand_of_the_rfcs_names_a_test_that_exists() {
+    let (text, names) = (read("docs/conformance.md"), functions());
+    let mut held = BTreeSet::new();
+    for row in text.lines().filter(|line| line.starts_with("| ") && line.contains('`')) {
+        let tests = row.rsplit('|').nth(1).expect("a row has three columns");
+        assert!(quoted(tests).next().is_some(), "nothing holds: {row}");
+        for test in quoted(tests) {
+            let name = test.rsplit("::").next().unwrap_or(test);
+            assert!(names.contains(name), "{test} does not exist, but holds: {row}");
+            held.insert(name.to_owned());
+        }
+    }
+    assert!(held.len() > 60, "{}", held.len());
+}
+
+/// The names of all functions of the workspace.
+fn functions() -> BTreeSet<String> {
+    let names_in = |source: &str| -> Vec<String> {
+        let is_part = |char: &char| char.is_alphanumeric() || *char == '_';
+        source
+            .match_indices("fn ")
+            .map(|(at, _)| source[at + 3..].chars().take_while(is_part).collect())
+            .collect()
+    };
+    all_sources().iter().flat_map(|file| names_in(&fs::read_to_string(file).unwrap())).collect()
 }
 
 /// A block of Rust is compiled, because handler-api has its document as a doctest, or says in a comment above it why it is not.

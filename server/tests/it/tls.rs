@@ -294,6 +294,17 @@ fn a_handshake_that_does_not_end_is_given_up() {
     secure.assert_serves();
 }
 
+/// No words outside of TLS, which a client would take for a broken record.
+#[test]
+fn one_connection_too_many_of_an_address_is_closed_without_a_word() {
+    let secure = Secure::with(&["echo"], |config, _| config.limits.connections_per_peer_max = 2);
+    let _kept = [secure.connect("/echo"), secure.connect("/echo")];
+    let mut socket = connect(secure.server.address());
+    let mut received = Vec::new();
+    let end = socket.read_to_end(&mut received);
+    assert!(end.is_ok() && received.is_empty(), "{end:?} {received:x?}");
+}
+
 #[test]
 fn an_older_version_than_the_least_is_refused() {
     let secure = Secure::with(&["echo"], |config, _| config.tls.version_min = TlsVersion::V1_3);

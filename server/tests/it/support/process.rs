@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use super::handler_library;
 
@@ -124,4 +125,14 @@ fn rest(mut stderr: ChildStderr) -> String {
     let mut text = String::new();
     let _ = stderr.read_to_string(&mut text);
     text
+}
+
+/// Waits for what no event tells, such as a file of another process. Panics if it does not come.
+#[allow(clippy::disallowed_methods)]
+pub(crate) fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what} does not come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
