@@ -37,23 +37,23 @@ pub struct Cli {
     pub websock_handlers: Vec<PathBuf>,
 
     /// The only folder that is scanned, below that of -w; resource paths are as without it [default: all of -w]
-    #[arg(short, long, value_name = "FOLDER", alias = "scan_dir", global = true)]
+    #[arg(short, long, value_name = "FOLDER", global = true)]
     pub scan_dir: Option<PathBuf>,
 
     /// File of aliases, a line each: ALIAS EXISTING, such as / /echo
-    #[arg(short = 'm', long, value_name = "FILE", alias = "websock_handlers_map_file", global = true)]
+    #[arg(short = 'm', long, value_name = "FILE", global = true)]
     pub websock_handlers_map_file: Option<PathBuf>,
 
     /// Also load what a link in a handlers folder points at outside of that folder
-    #[arg(long, alias = "allow_handlers_outside_root_dir", global = true)]
+    #[arg(long, global = true)]
     pub allow_handlers_outside_root_dir: bool,
 
     /// Host that a request target must have if it has one, as in GET ws://HOST:PORT/echo [default: any]
-    #[arg(short = 'V', long, value_name = "HOST", alias = "validation_host", global = true)]
+    #[arg(short = 'V', long, value_name = "HOST", global = true)]
     pub validation_host: Option<Host>,
 
     /// Port that a request target must have if it has a host [default: any]
-    #[arg(short = 'P', long, value_name = "PORT", alias = "validation_port", global = true)]
+    #[arg(short = 'P', long, value_name = "PORT", global = true)]
     pub validation_port: Option<u16>,
 
     /// Folder of static files to serve over HTTP [default: none are served]

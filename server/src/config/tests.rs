@@ -266,11 +266,19 @@ fn flag_beats_file_beats_default() {
         port: Some(3),
         websock_handlers: vec!["a".into(), "b".into()],
         document_root: Some("d".into()),
+        scan_dir: Some("a/s".into()),
+        allow_handlers_outside_root_dir: true,
+        validation_host: Some("a.example".parse().unwrap()),
+        validation_port: Some(80),
         ..Cli::default()
     };
     let config = Config::load_file(&path, &cli).unwrap();
     assert_eq!((config.listen.port, config.listen.backlog), (3, 2));
     assert_eq!(config.handlers.folders, [Path::new("a"), Path::new("b")]);
+    assert_eq!(config.handlers.scan_dir.as_deref(), Some(Path::new("a/s")));
+    assert!(config.handlers.follow_links_outside);
+    let UpgradeRules { validation_host, validation_port, .. } = config.upgrade;
+    assert_eq!((validation_host, validation_port), (Some("a.example".parse().unwrap()), Some(80)));
     assert_eq!((config.files.root, config.log.level), (Some("d".into()), Level::Debug));
     assert_eq!(config.limits, Limits::default());
 }

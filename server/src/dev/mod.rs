@@ -86,6 +86,7 @@ impl Drop for Building {
 /// What differs from serving as `wshd` does: this project alone, to this machine alone, also as long as nothing could be built.
 pub fn config(mut config: Config, cli: &Cli, handlers: &Path) -> Config {
     config.handlers.folders = vec![handlers.to_owned()];
+    config.handlers.scan_dir = None;
     config.handlers.allow_empty = true;
     // Somebody who edits code makes a version that panics on purpose, and wants to meet it.
     config.handlers.rollback_panics = 0;

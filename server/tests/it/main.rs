@@ -9,6 +9,7 @@ mod cgi; // programs that answer requests
 mod compression; // permessage-deflate
 mod containment; // panics everywhere, and who is not hurt
 mod control; // config reloads, signals, the control socket
+mod dispatch; // the rules of pywebsocket for files and requests, and where this server differs
 mod faces; // handlers that are written from top to bottom
 mod files; // static files
 mod handlers; // libraries of every kind, sound and broken, and handlers that misbehave

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use wshd::control::{Answer, Request, Status};
 
-use crate::support::{Client, Raw, ServerProcess, TestServer, compile_c_with, upgrade_head, wshd};
+use crate::support::{Client, Raw, ServerProcess, TestServer, compile_c_with, upgrade_head, wait_for, wshd};
 
 /// Serves `routed.c`, whose sessions say by which way they came, on `/routed` and wherever the text says.
 fn routed(text: &str) -> TestServer {
@@ -119,19 +119,24 @@ fn routes_with_a_config_have_variants_of_their_own() {
     let at = |own: u64, den: u64, lobby: u64| {
         [("/routed".to_owned(), own), ("routed#/den".to_owned(), den), ("routed#lobby".to_owned(), lobby)]
     };
+    let wait_until_at = |own, den, lobby| {
+        server.wait_for("these versions serve, and nobody is on the way to them", |status| {
+            numbers(status) == at(own, den, lobby)
+                && status.handlers.iter().all(|handler| handler.leaving.is_empty())
+        })
+    };
     assert_eq!(numbers(&server.status()), at(1, 1, 1));
     // Another config is news for its variant alone, and its sessions move.
     let status = done(server.reload_configured(&format!("{}{den}", lobby("two"))));
     assert_eq!(numbers(&status), at(1, 1, 2));
+    wait_until_at(1, 1, 2);
     assert_eq!(told(&mut client), r#"v1|/lobby||{"motto":"two"}"#);
     // Another file is news for all.
     rebuild(&server, 2);
-    server.wait_for("all three are of the new file", |status| {
-        numbers(status) == at(2, 2, 3) && status.handlers.iter().all(|handler| handler.leaving.is_empty())
-    });
+    wait_until_at(2, 2, 3);
     assert_eq!(told(&mut client), r#"v2|/lobby||{"motto":"two"}"#);
     done(server.ask(Request::Rollback("routed#lobby".into())));
-    assert_eq!(numbers(&server.status()), at(2, 2, 4));
+    wait_until_at(2, 2, 4);
     done(server.ask(Request::Reload(Some("routed#/den".into()))));
     assert!(matches!(server.ask(Request::Reload(Some("routed#none".into()))), Answer::Failed(_)));
     // Without its route a variant ends, as a handler does without its file.
@@ -287,14 +292,15 @@ fn a_changed_map_file_is_in_force_at_once_and_a_broken_one_is_not() {
     });
     let answers = |path: &str| Client::open(server.address(), path, &[]).is_ok();
     assert!(answers("/one") && answers("/echo") && !answers("/two"));
-    let map = server.folder().join("map.txt");
-    std::fs::write(&map, "/two /echo\n").unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while !answers("/two") {
-        assert!(std::time::Instant::now() < deadline, "the map file is watched");
-    }
+    // Whole, and then renamed: half of a file would be taken for one too.
+    let put = |text: &str| {
+        std::fs::write(server.folder().join("new.txt"), text).unwrap();
+        std::fs::rename(server.folder().join("new.txt"), server.folder().join("map.txt")).unwrap();
+    };
+    put("/two /echo\n");
+    wait_for("what the map file says now", || answers("/two"));
     assert!(!answers("/one"));
-    std::fs::write(&map, "/three /echo\n/four\n").unwrap();
+    put("/three /echo\n/four\n");
     let output = wshd(server.folder())
         .args(["--config", "config.toml", "-m", "map.txt", "reload"])
         .output()
