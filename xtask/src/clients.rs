@@ -1,7 +1,7 @@
 //! Clients that we did not write, against the release build: Node's `ws`, Python's `websockets`, libcurl, and Chromium.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -53,6 +53,31 @@ impl Clients {
         for way in WAYS {
             self.run_over(way, steps);
         }
+        self.run_with_users(steps);
+    }
+
+    /// A server that lets in only whom it knows.
+    fn run_with_users(&self, steps: &mut Steps) {
+        const SUITE: &str = "client, with users: Node ws and Chromium";
+        let mut started = None;
+        steps.run("start the release build, with users", || {
+            let users = Users::make()?;
+            let mut command = Server::command();
+            command.arg("--config").arg(folder("users/config.toml"));
+            started = Some((Server::run(command, "ws")?, users));
+            Ok(())
+        });
+        let Some((server, users)) = started else { return steps.fail(SUITE, "the server did not start") };
+        if self.node {
+            steps.run(SUITE, || {
+                let mut node = node("auth.test.mjs", &server.url);
+                node.env("WSHD_USER", USER).env("WSHD_PASSWORD", PASSWORD).env("WSHD_TOKEN", &users.token);
+                run(&mut node)
+            });
+        } else {
+            steps.fail(SUITE, "it is not installed");
+        }
+        steps.run("stop the release build with SIGTERM", || server.stop());
     }
 
     fn run_over(&self, way: Way, steps: &mut Steps) {
@@ -113,13 +138,18 @@ pub(crate) fn python() -> Command {
     python
 }
 
-fn node_test(file: &str, way: Way, url: &str) -> StepResult {
+fn node(file: &str, url: &str) -> Command {
     let mut node = Command::new("node");
     node.args(["--test", file]).current_dir(folder("node"));
     node.env("WSHD_URL", url).env("SCREENSHOTS", target_folder().join("screenshots"));
     if let Some(chromium) = needs::find("chromium") {
         node.env("CHROMIUM", chromium);
     }
+    node
+}
+
+fn node_test(file: &str, way: Way, url: &str) -> StepResult {
+    let mut node = node(file, url);
     if way.deflate {
         node.env("WSHD_DEFLATE", "1");
     }
@@ -181,21 +211,29 @@ trait Unnamed: Read + std::fmt::Debug {}
 impl<T: Read + std::fmt::Debug> Unnamed for T {}
 
 impl Server {
-    fn start(way: Way) -> Result<Self, String> {
-        let program = target_folder().join("release/wshd");
-        let mut command = Command::new(&program);
+    fn command() -> Command {
+        let mut command = Command::new(program());
         command.args(["--port", "0", "--log-level", "warn"]).current_dir(root()).stdout(Stdio::piped());
+        command
+    }
+
+    fn start(way: Way) -> Result<Self, String> {
+        let mut command = Self::command();
         if way.deflate {
             command.arg("--config").arg(config_with_deflate()?);
         }
         let scheme = if way.tls { "wss" } else { "ws" };
         if way.tls {
-            make_certificate(&program)?;
+            make_certificate(&program())?;
             command.arg("--tls").arg("--certificate").arg(certificates().join("cert.pem"));
             command.arg("--private-key").arg(certificates().join("key.pem"));
         }
+        Self::run(command, scheme)
+    }
+
+    fn run(mut command: Command, scheme: &str) -> Result<Self, String> {
         let mut child =
-            command.spawn().map_err(|error| format!("cannot run {}: {error}", program.display()))?;
+            command.spawn().map_err(|error| format!("cannot run {}: {error}", program().display()))?;
         let mut screen = BufReader::new(child.stdout.take().expect("stdout is piped"));
         let mut line = String::new();
         let port = loop {
@@ -225,6 +263,56 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+const USER: &str = "ann";
+const PASSWORD: &str = "s3cret";
+
+/// Who is known to the server that asks: `USER`, with `PASSWORD` and this token.
+struct Users {
+    token: String,
+}
+
+impl Users {
+    /// Files of users as the program itself makes them, and a config that asks everybody.
+    fn make() -> Result<Self, String> {
+        let failed = |error: std::io::Error| error.to_string();
+        let folder = folder("users");
+        // There are none in the first run.
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).map_err(failed)?;
+        let mut passwd = Command::new(program());
+        passwd.args(["passwd", USER]).current_dir(&folder).stdin(Stdio::piped());
+        let mut passwd = passwd.spawn().map_err(failed)?;
+        let mut input = passwd.stdin.take().expect("it is piped");
+        writeln!(input, "{PASSWORD}").map_err(failed)?;
+        drop(input);
+        if !passwd.wait().map_err(failed)?.success() {
+            return Err("wshd passwd failed".into());
+        }
+        let token =
+            Command::new(program()).args(["token", USER]).current_dir(&folder).output().map_err(failed)?;
+        let token = String::from_utf8_lossy(&token.stdout).trim().to_owned();
+        let text = fs::read_to_string(root().join("config/config.toml")).map_err(failed)?;
+        // A page that has sent no password has to be of another origin.
+        let (before, after) =
+            text.split_once("origins = \"same-host\"").ok_or("config.toml has no origins")?;
+        let (files, rest) = before.split_once("root = \"www\"").ok_or("config.toml has no root")?;
+        let users = format!(
+            "[auth.staff]\nbasic = {:?}\nbearer = {:?}\n",
+            folder.join("users.txt"),
+            folder.join("tokens.txt")
+        );
+        let config = format!(
+            "{files}root = \"www\"\nauth = \"staff\"{rest}origins = \"*\"\nauth = \"staff\"{after}\n{users}"
+        );
+        fs::write(folder.join("config.toml"), config).map_err(failed)?;
+        Ok(Self { token })
+    }
+}
+
+fn program() -> PathBuf {
+    target_folder().join("release/wshd")
 }
 
 /// The config of the repository, with compression turned on.

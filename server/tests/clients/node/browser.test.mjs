@@ -4,11 +4,10 @@
 
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import puppeteer from "puppeteer-core";
+import { start } from "./chromium.mjs";
 
 // What the page shows where the server compresses, and where it does not.
 const OPENED = process.env.WSHD_DEFLATE
@@ -29,41 +28,16 @@ const PHONE = { width: 360, height: 740 };
 const SMALL_PHONE = { width: 320, height: 568 };
 
 describe("in Chromium", { timeout: 10 * TEST_MS_MAX }, () => {
-  let folder;
   let browser;
+  let folder;
+  let end;
 
   before(async () => {
     await mkdir(SCREENSHOTS, { recursive: true });
-    folder = await mkdtemp(join(tmpdir(), "wshd-chromium-"));
-    browser = await puppeteer.launch({
-      executablePath: CHROMIUM,
-      headless: true,
-      // Over a pipe Chromium ends with this process, however that ends, and no port is opened.
-      pipe: true,
-      userDataDir: join(folder, "profile"),
-      // What Chromium keeps beside its profile goes away with it too.
-      env: { ...process.env, HOME: folder, XDG_CONFIG_HOME: folder, XDG_CACHE_HOME: folder },
-      timeout: TEST_MS_MAX,
-      protocolTimeout: TEST_MS_MAX,
-      args: [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        // The certificate of a server that is tested is signed by itself.
-        "--ignore-certificate-errors",
-      ],
-    });
+    ({ browser, folder, end } = await start(CHROMIUM, TEST_MS_MAX));
   });
 
-  after(async () => {
-    await browser?.close();
-    // Helpers of Chromium may write their last file after it has gone.
-    await rm(folder, { recursive: true, force: true, maxRetries: 10 });
-  });
+  after(() => end?.());
 
   // A test with a tab of its own, on the page that the server shows unless the test goes there itself.
   function inTab(name, body, { visit = true } = {}) {
