@@ -149,6 +149,8 @@ pub struct HandlerRules {
     pub slow_peer: Option<SlowPeer>,
     /// Whether its messages are compressed, where that differs from `[deflate]`.
     pub deflate: Option<bool>,
+    /// Whether it may write what is no WebSocket, `wsh.raw/1`. Default false.
+    pub raw: bool,
     /// The handler's own keys, `[handlers.NAME.config]`, as a JSON object.
     pub config: Option<String>,
 }
@@ -349,6 +351,11 @@ impl Handlers {
     /// What this handler is told of the config: a JSON object.
     pub fn config_of(&self, name: &str) -> &str {
         self.each.get(name).and_then(|own| own.config.as_deref()).unwrap_or(NO_CONFIG)
+    }
+
+    /// Whether this handler may write what is no WebSocket.
+    pub fn grants_raw(&self, name: &str) -> bool {
+        self.each.get(name).is_some_and(|own| own.raw)
     }
 }
 

@@ -4,6 +4,7 @@
 //! HTTP, and no line of a handler library runs here.
 
 mod files;
+mod instead;
 mod origin;
 mod upgrade;
 
@@ -27,6 +28,7 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use self::files::Files;
+use self::instead::{Answering, Instead};
 use self::upgrade::{Leaves, PendingUpgrade};
 use crate::admission::Permit;
 use crate::config::Config;
@@ -139,8 +141,9 @@ impl Front {
         // The service runs inside the connection that it belongs to; the upgrade it prepares is taken up when the connection
         // has written 101 and let go of the stream.
         let pending: Mutex<Option<PendingUpgrade>> = Mutex::new(None);
+        let instead = Instead::default();
         let service = service_fn(|request| async {
-            let answer = self.answer(request, peer, &pending).await;
+            let answer = self.answer(request, peer, &pending, &instead).await;
             Ok::<_, Infallible>(answer)
         });
         let served = self.served();
@@ -150,7 +153,7 @@ impl Front {
             .header_read_timeout(patience)
             .max_buf_size(limits.head_bytes_max)
             .max_headers(limits.head_lines_max)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(Answering::new(stream, instead.clone())), service)
             .with_upgrades();
         if let Err(error) = connection.await {
             // The peer's doing, and an answer was given where one was possible.
@@ -168,9 +171,10 @@ impl Front {
         request: Request<Incoming>,
         peer: &Peer,
         pending: &Mutex<Option<PendingUpgrade>>,
+        instead: &Instead,
     ) -> Response<Body> {
         if wshd_protocol::handshake::is_upgrade(request.headers()) {
-            return match upgrade::answer(self, request, peer).await {
+            return match upgrade::answer(self, request, peer, instead).await {
                 Ok((response, accepted)) => {
                     *pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted);
                     response

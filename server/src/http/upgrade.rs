@@ -14,9 +14,10 @@ use tokio::net::TcpStream;
 use tracing::debug;
 use wshd_protocol::handshake::Offer;
 
+use super::instead::{Answering, Instead};
 use super::{Body, Front, Peer, origin, refusal};
 use crate::admission::Permit;
-use crate::generation::{Decision, Refusal, Ticket, UpgradeRequest};
+use crate::generation::{Decision, Manner, Refusal, Ticket, UpgradeRequest};
 use crate::router::resource_path;
 use crate::session::Stream;
 use crate::tls::Secured;
@@ -39,9 +40,9 @@ impl PendingUpgrade {
             Ok(upgraded) => upgraded,
             Err(error) => return debug!(peer = %permit.peer(), "upgrade was not completed: {error}"),
         };
-        let parts = upgraded.downcast::<TokioIo<S>>().expect("the connection served this stream");
+        let parts = upgraded.downcast::<TokioIo<Answering<S>>>().expect("the connection served this stream");
         // Leaves the front's event loop; the worker registers it with its own.
-        let stream = match parts.io.into_inner().leave() {
+        let stream = match parts.io.into_inner().into_inner().leave() {
             Ok(stream) => stream,
             Err(error) => return debug!(peer = %permit.peer(), "stream cannot be moved: {error}"),
         };
@@ -76,6 +77,7 @@ pub(super) async fn answer(
     front: &Front,
     mut request: Request<Incoming>,
     peer: &Peer,
+    instead: &Instead,
 ) -> Result<(Response<Body>, PendingUpgrade), Response<Body>> {
     let refuse = |status, more, body: String| {
         debug!(target: "access", peer = %peer.address, "refused {status}: {}", body.trim_end());
@@ -117,7 +119,10 @@ pub(super) async fn answer(
         })?;
         let accepted = match decision {
             Decision::Accept(accepted) => accepted,
-            Decision::Refuse(refused) => return Err(refusal(refused.status, refused.headers, refused.body)),
+            Decision::Refuse(refused) => {
+                take_time(refused.manner, instead).await;
+                return Err(refusal(refused.status, refused.headers, refused.body));
+            }
             Decision::AskAgain(request) => {
                 asked = Some(*request);
                 tokio::task::yield_now().await;
@@ -132,10 +137,22 @@ pub(super) async fn answer(
         *response.headers_mut() = agreed;
         response.headers_mut().extend(accepted.headers);
         let stream = hyper::upgrade::on(&mut request);
+        take_time(accepted.manner, instead).await;
         return Ok((response, PendingUpgrade { stream, ticket: accepted.ticket }));
     }
     let refused = Refusal::shutting_down();
     Err(refusal(refused.status, refused.headers, refused.body))
+}
+
+/// Lets the time pass that the handler wants before its answer, and keeps what it wants written in the place of it.
+async fn take_time(manner: Manner, instead: &Instead) {
+    if !manner.delay.is_zero() {
+        tokio::time::sleep(manner.delay).await;
+    }
+    if let Some(bytes) = manner.instead {
+        // Set once: after an answer that a handler has given, the connection ends or is no longer HTTP's.
+        let _ = instead.set(bytes);
+    }
 }
 
 /// How many generations in a row may turn a peer away because they are leaving: more than a reload in a moment is a server that

@@ -296,7 +296,10 @@ impl Registry {
     fn load_where_config_differs(&mut self, old: &Config) {
         let (was, is) = (&old.handlers, self.config.clone());
         let differs = |slot: &Slot<_>| {
-            slot.found().is_some_and(|found| was.config_of(&found.name) != is.handlers.config_of(&found.name))
+            slot.found().is_some_and(|Found { name, .. }| {
+                was.config_of(name) != is.handlers.config_of(name)
+                    || was.grants_raw(name) != is.handlers.grants_raw(name)
+            })
         };
         let changed: Vec<_> =
             self.handlers.iter().filter(|(_, slot)| differs(slot)).map(|(path, _)| path.clone()).collect();

@@ -15,6 +15,7 @@ mod limits; // every bound of `[limits]` is reached once
 mod messages; // text, binary, sizes, fragments, control frames, closing
 mod program; // command line, screen, messages, signals, exit codes
 mod project; // a new handler project, and a server that follows its sources
+mod raw; // handlers that go beyond a WebSocket, with and without the leave of the config
 mod reload; // new code under open connections
 mod services; // what a handler can ask of the server beyond its session
 mod shutdown; // the end of the server
