@@ -1,11 +1,12 @@
 //! Beyond a WebSocket: what handlers need that test clients.
 //!
-//! Every handler may refuse without an answer ([`Reject::abort`](crate::Reject::abort)), answer later ([`Upgrade::delay`]), decline extensions
-//! ([`Upgrade::decline_extensions`]), and end a session without a Close frame ([`WebSocket::end`], [`WebSocket::abort`]).
+//! Every handler may refuse without an answer ([`Reject::abort`](crate::Reject::abort)), answer later ([`Upgrade::delay`]),
+//! decline extensions ([`Upgrade::decline_extensions`]), and end a session without a Close frame ([`WebSocket::end`],
+//! [`WebSocket::abort`]).
 //!
-//! *Raw access* is the rest: an answer to the opening handshake that is written byte by byte, headers that are wrong, frames that are
-//! malformed, and what the peer sends as it sends it. It breaks the protocol if the handler likes, so the server's config has to grant
-//! it, with `raw = true` in `[handlers.NAME]`; without, each call is [`RawError::Forbidden`].
+//! *Raw access* is the rest: an answer to the opening handshake that is written byte by byte, headers that are wrong, frames that
+//! are malformed, and what the peer sends as it sends it. It breaks the protocol if the handler likes, so the server's config has
+//! to grant it, with `raw = true` in `[handlers.NAME]`; without, each call is [`RawError::Forbidden`].
 //!
 //! ```
 //! use handler_api::{Handler, Message, Reject, Upgrade, WebSocket};

@@ -87,6 +87,7 @@ pub(super) struct HandlerRules {
     pub(super) restart_seconds: Given<Seconds>,
     pub(super) slow_peer: Given<String>,
     pub(super) deflate: Given<bool>,
+    pub(super) origins: Given<Strings>,
     pub(super) raw: Given<bool>,
     /// The handler's own keys, which the server does not know.
     pub(super) config: Given<toml::Table>,

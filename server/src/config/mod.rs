@@ -149,6 +149,8 @@ pub struct HandlerRules {
     pub slow_peer: Option<SlowPeer>,
     /// Whether its messages are compressed, where that differs from `[deflate]`.
     pub deflate: Option<bool>,
+    /// As in [`Upgrade`].
+    pub origins: Option<Origins>,
     /// Whether it may write what is no WebSocket, `wsh.raw/1`. Default false.
     pub raw: bool,
     /// The handler's own keys, `[handlers.NAME.config]`, as a JSON object.
@@ -370,6 +372,12 @@ impl Config {
     pub fn deflate_of(&self, name: &str) -> DeflateRules {
         let own = self.handlers.each.get(name).and_then(|own| own.deflate);
         DeflateRules { is_on: own.unwrap_or(self.deflate.is_on), ..self.deflate }
+    }
+
+    /// Which pages may connect to one handler.
+    pub fn origins_of(&self, name: &str) -> &Origins {
+        let own = self.handlers.each.get(name).and_then(|own| own.origins.as_ref());
+        own.unwrap_or(&self.upgrade.origins)
     }
 
     /// Where the control socket is.

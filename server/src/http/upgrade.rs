@@ -100,7 +100,7 @@ pub(super) async fn answer(
         let offer = offer
             .as_ref()
             .map_err(|rejection| refuse(rejection.status(), rejection.headers(), format!("{rejection}\n")))?;
-        origin::check(&served.config.upgrade.origins, request.headers(), peer.is_secure)
+        origin::check(served.config.origins_of(generation.name()), request.headers(), peer.is_secure)
             .map_err(|why| refuse(StatusCode::FORBIDDEN, HeaderMap::new(), format!("{why}\n")))?;
         let ask = asked.take().unwrap_or_else(|| UpgradeRequest {
             path: generation.path().to_owned(),

@@ -7,6 +7,7 @@ mod builds; // one handler, built in every way
 mod compression; // permessage-deflate
 mod containment; // panics everywhere, and who is not hurt
 mod control; // config reloads, signals, the control socket
+mod examples; // the example handlers, as clients meet them
 mod faces; // handlers that are written from top to bottom
 mod files; // static files
 mod handlers; // libraries of every kind, sound and broken, and handlers that misbehave
