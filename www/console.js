@@ -14,7 +14,7 @@ onSubmit("text-form", sendText);
 onSubmit("file-form", sendFile);
 onSubmit("close-form", close);
 byId("file").addEventListener("change", show);
-byId("binary-choice").addEventListener("change", chooseBinaryType);
+byId("binary-type").addEventListener("change", chooseBinaryType);
 byId("clear").addEventListener("click", () => log.clear());
 log.addEventListener("change", show);
 suggestAddresses();
@@ -22,7 +22,7 @@ show();
 
 function connect() {
   socket = new WebSocket(byId("url").value, protocolsIn(byId("protocols").value));
-  socket.binaryType = byId("binary-choice").value;
+  socket.binaryType = byId("binary-type").value;
   log.add("connect", socket.url);
   log.listen(socket);
   follow();
@@ -51,7 +51,7 @@ function send(data) {
 // Of an open socket it can be changed at any time.
 function chooseBinaryType() {
   if (socket) {
-    socket.binaryType = byId("binary-choice").value;
+    socket.binaryType = byId("binary-type").value;
   }
   show();
 }
@@ -92,7 +92,6 @@ function show() {
     setText("socket-url", socket.url);
     setText("protocol", socket.protocol || "none");
     setText("extensions", socket.extensions || "none");
-    setText("binary-type", socket.binaryType);
     setText("buffered-amount", String(socket.bufferedAmount));
   }
   byId("connect").disabled = socket !== null && state !== CLOSED;
