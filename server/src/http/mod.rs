@@ -22,6 +22,7 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -51,6 +52,14 @@ struct Peer {
     /// Over TLS.
     is_secure: bool,
     client: Option<ClientCertificate>,
+}
+
+/// What becomes of a stream when hyper lets go of it.
+#[derive(Debug)]
+enum Pending {
+    Accepted(PendingUpgrade),
+    /// Its upgrade was refused: it ends.
+    Refused(OnUpgrade),
 }
 
 /// What is served at the moment, and by which rules.
@@ -140,7 +149,7 @@ impl Front {
         let peer = &peer;
         // The service runs inside the connection that it belongs to; the upgrade it prepares is taken up when the connection
         // has written 101 and let go of the stream.
-        let pending: Mutex<Option<PendingUpgrade>> = Mutex::new(None);
+        let pending: Mutex<Option<Pending>> = Mutex::new(None);
         let instead = Instead::default();
         let service = service_fn(|request| async {
             let answer = self.answer(request, peer, &pending, &instead).await;
@@ -161,26 +170,28 @@ impl Front {
             return;
         }
         let pending = pending.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pending) = pending {
-            pending.hand_over::<S>(permit).await;
+        match pending {
+            Some(Pending::Accepted(upgrade)) => upgrade.hand_over::<S>(permit).await,
+            Some(Pending::Refused(stream)) => upgrade::end(stream, limits.linger_seconds_max).await,
+            None => {}
         }
     }
 
     async fn answer(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         peer: &Peer,
-        pending: &Mutex<Option<PendingUpgrade>>,
+        pending: &Mutex<Option<Pending>>,
         instead: &Instead,
     ) -> Response<Body> {
         if wshd_protocol::handshake::is_upgrade(request.headers()) {
-            return match upgrade::answer(self, request, peer, instead).await {
-                Ok((response, accepted)) => {
-                    *pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted);
-                    response
-                }
-                Err(refusal) => refusal,
+            let stream = hyper::upgrade::on(&mut request);
+            let (response, next) = match upgrade::answer(self, request, peer, instead).await {
+                Ok((response, ticket)) => (response, Pending::Accepted(PendingUpgrade::new(stream, ticket))),
+                Err(refusal) => (refusal, Pending::Refused(stream)),
             };
+            *pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
+            return response;
         }
         let served = self.served();
         let path = crate::router::resource_path(request.uri().path());

@@ -3,13 +3,14 @@
 //! In: a request that asks for an upgrade. Out: the answer 101 and a [`PendingUpgrade`], or a refusal with its HTTP status.
 
 use std::io;
+use std::time::Duration;
 
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tracing::debug;
 use wshd_protocol::handshake::Offer;
@@ -30,6 +31,10 @@ pub(super) struct PendingUpgrade {
 }
 
 impl PendingUpgrade {
+    pub(super) fn new(stream: OnUpgrade, ticket: Ticket) -> Self {
+        Self { stream, ticket }
+    }
+
     /// Waits for the stream and passes it to the worker that accepted.
     pub(super) async fn hand_over<S: Leaves + AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         self,
@@ -50,6 +55,15 @@ impl PendingUpgrade {
         if ticket.hand_over(stream, parts.read_buf.into(), peer) {
             permit.transfer();
         }
+    }
+}
+
+/// Ends a stream whose upgrade was refused, behind the answer. To hyper it is one that may become another protocol's, which it lets go
+/// of without a word; over TLS the peer would have to take the end for a lost connection.
+pub(super) async fn end(stream: OnUpgrade, patience: Duration) {
+    if let Ok(upgraded) = stream.await {
+        // A peer that is gone or takes nothing need not be told.
+        let _ = tokio::time::timeout(patience, TokioIo::new(upgraded).shutdown()).await;
     }
 }
 
@@ -75,10 +89,10 @@ impl Leaves for Secured {
 /// Checks the opening handshake (RFC 6455 section 4.2), finds the handler and asks it.
 pub(super) async fn answer(
     front: &Front,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     peer: &Peer,
     instead: &Instead,
-) -> Result<(Response<Body>, PendingUpgrade), Response<Body>> {
+) -> Result<(Response<Body>, Ticket), Response<Body>> {
     let refuse = |status, more, body: String| {
         debug!(target: "access", peer = %peer.address, "refused {status}: {}", body.trim_end());
         refusal(status, more, body)
@@ -136,9 +150,8 @@ pub(super) async fn answer(
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *response.headers_mut() = agreed;
         response.headers_mut().extend(accepted.headers);
-        let stream = hyper::upgrade::on(&mut request);
         take_time(accepted.manner, instead).await;
-        return Ok((response, PendingUpgrade { stream, ticket: accepted.ticket }));
+        return Ok((response, accepted.ticket));
     }
     let refused = Refusal::shutting_down();
     Err(refusal(refused.status, refused.headers, refused.body))
