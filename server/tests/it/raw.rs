@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use wshd::config::{Config, HandlerRules, SlowPeer};
+use wshd::control::Request;
 
 use crate::support::{Authority, Client, Raw, TestServer, compile_c, masked, shake_hands, upgrade_head};
 
@@ -242,20 +243,45 @@ fn raw_bytes_for_a_peer_that_does_not_read_end_the_session() {
 
 // ---- reloads -----------------------------------------------------------------------------------------------------------
 
+/// One that has sent raw bytes moves; one that reads them stays on its code, and goes on there.
+#[test]
+fn a_session_that_is_read_raw_stays_on_its_code() {
+    let server = server();
+    let mut moves = Raw::upgraded(server.address(), "/raw");
+    moves.write(&masked(0x81, b"frame"));
+    assert_eq!(moves.read_exactly(19), b"\x81\x06before\xc1\x02hi\x81\x05after");
+    let mut stays = Raw::upgraded(server.address(), "/raw");
+    stays.write(&masked(0x81, b"raw"));
+    stays.write(b"x");
+    assert_eq!(stays.read_exactly(1), b"x");
+    server.put_version(&server.folder().join("raw_wsh.so"), 2);
+    server.ask(Request::Reload(None));
+    server.wait_for("one moves and one stays", |status| {
+        let raw = &status.handlers[0];
+        let active = raw.active.as_ref().is_some_and(|active| (active.number, active.sessions) == (2, 1));
+        active && raw.leaving.iter().map(|leaving| leaving.sessions).sum::<usize>() == 1
+    });
+    stays.write(b"\x88\x00");
+    assert_eq!(stays.read_exactly(2), b"\x88\x00");
+    moves.write(&masked(0x81, b"statuses"));
+    assert_eq!(moves.read_exactly(7), b"\x81\x050 0 0", "the new code has the grant");
+}
+
+/// The old code keeps what it had, for sessions that do not move to the new.
 #[test]
 fn a_changed_grant_holds_for_sessions_to_come() {
     let server = server();
     let mut before = Raw::upgraded(server.address(), "/raw");
+    before.write(&masked(0x81, b"raw"));
+    before.write(b"x");
+    assert_eq!(before.read_exactly(1), b"x");
     server.reload_with(|config| config.handlers.each.clear());
     server.wait_for("it is loaded again", |status| {
-        let raw = status.handlers.iter().find(|handler| handler.path == "/raw");
-        raw.and_then(|raw| raw.active.as_ref()).is_some_and(|active| active.number == 2)
+        status.handlers[0].active.as_ref().is_some_and(|active| active.number == 2)
     });
     let mut after = server.connect("/raw");
     after.send_text("statuses");
     assert_eq!(after.text(), "-13 -13 -13");
-    // It stays on the code that has it.
-    before.write(&masked(0x81, b"raw"));
-    before.write(b"x");
-    assert_eq!(before.read_exactly(1), b"x");
+    before.write(b"y");
+    assert_eq!(before.read_exactly(1), b"y");
 }
