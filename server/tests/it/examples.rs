@@ -3,25 +3,13 @@
 use std::time::{Duration, Instant};
 
 use tungstenite::Message;
-use wshd::config::{Config, HandlerRules, Origins};
+use wshd::config::{HandlerRules, Origins};
 
 use crate::support::{Client, Raw, TestServer, masked, upgrade_head};
 
-const HANDLERS: [&str; 10] = [
-    "echo_noext",
-    "close",
-    "cookie",
-    "hsts",
-    "origin_check",
-    "internal_error",
-    "abort",
-    "abort_handshake",
-    "bench",
-    "benchmark_helper",
-];
-
-fn server_with(change: impl FnOnce(&mut Config)) -> TestServer {
-    TestServer::with(&HANDLERS, change)
+/// One that compresses for who wants it.
+fn compressing(handler: &str) -> TestServer {
+    TestServer::with(&[handler], |config| config.deflate.is_on = true)
 }
 
 fn header<'c>(client: &'c Client, name: &str) -> Vec<&'c str> {
@@ -30,7 +18,7 @@ fn header<'c>(client: &'c Client, name: &str) -> Vec<&'c str> {
 
 #[test]
 fn echo_noext_echoes_and_does_not_compress() {
-    let server = server_with(|config| config.deflate.is_on = true);
+    let server = compressing("echo_noext");
     let offer = [("Sec-WebSocket-Extensions", "permessage-deflate")];
     // tungstenite itself offers nothing.
     let mut client = Client::open(server.address(), "/echo_noext", &offer).expect("accepted");
@@ -151,7 +139,7 @@ fn bench_sends_as_often_and_as_slowly_as_it_is_told() {
 
 #[test]
 fn benchmark_helper_sends_and_receives_so_many_bytes() {
-    let server = server_with(|config| config.deflate.is_on = true);
+    let server = compressing("benchmark_helper");
     let offer = [("Sec-WebSocket-Extensions", "permessage-deflate")];
     let mut client = Client::open(server.address(), "/benchmark_helper", &offer).expect("accepted");
     assert!(header(&client, "Sec-WebSocket-Extensions").is_empty());
