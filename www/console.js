@@ -14,6 +14,7 @@ onSubmit("text-form", sendText);
 onSubmit("file-form", sendFile);
 onSubmit("close-form", close);
 byId("file").addEventListener("change", show);
+byId("binary-type").addEventListener("change", chooseBinaryType);
 byId("clear").addEventListener("click", () => log.clear());
 log.addEventListener("change", show);
 suggestAddresses();
@@ -21,8 +22,7 @@ show();
 
 function connect() {
   socket = new WebSocket(byId("url").value, protocolsIn(byId("protocols").value));
-  // A Blob could be read only later, and its line would be out of order.
-  socket.binaryType = "arraybuffer";
+  socket.binaryType = byId("binary-type").value;
   log.add("connect", socket.url);
   log.listen(socket);
   follow();
@@ -46,6 +46,14 @@ function send(data) {
   }
   socket.send(data);
   log.addSent(data);
+}
+
+// Of an open socket it can be changed at any time.
+function chooseBinaryType() {
+  if (socket) {
+    socket.binaryType = byId("binary-type").value;
+  }
+  show();
 }
 
 function close() {
@@ -84,7 +92,6 @@ function show() {
     setText("socket-url", socket.url);
     setText("protocol", socket.protocol || "none");
     setText("extensions", socket.extensions || "none");
-    setText("binary-type", socket.binaryType);
     setText("buffered-amount", String(socket.bufferedAmount));
   }
   byId("connect").disabled = socket !== null && state !== CLOSED;

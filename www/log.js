@@ -99,6 +99,10 @@ function contentOf(data) {
   if (data instanceof ArrayBuffer) {
     return hexOf(data);
   }
+  // Its bytes could be read only later, and its line would be out of order.
+  if (data instanceof Blob) {
+    return "a Blob";
+  }
   const more = data.length - TEXT_CHARS_MAX;
   return more > 0 ? `${data.slice(0, TEXT_CHARS_MAX)}… and ${more} more characters` : data;
 }
@@ -113,7 +117,7 @@ function sizeOf(data) {
   if (typeof data === "string") {
     return `text, ${bytes(new TextEncoder().encode(data).length)}`;
   }
-  return `binary, ${bytes(data instanceof File ? data.size : data.byteLength)}`;
+  return `binary, ${bytes(data instanceof Blob ? data.size : data.byteLength)}`;
 }
 
 function bytes(count) {

@@ -111,12 +111,14 @@ typedef int32_t wsh_status;
 #define WSH_E_REJECTED (-10) /* from on_upgrade: refused; upgrade_reject said how, else 403. From import_state: not taken */
 #define WSH_E_INTERNAL (-11)
 #define WSH_E_BUSY (-12)     /* from export_state: not now */
+#define WSH_E_FORBIDDEN (-13) /* the server's config does not grant it to this handler; see wsh.raw/1 */
 
 /* ---- Constants ------------------------------------------------------------------------------------------------------- */
 
 /* kind of a message */
 #define WSH_TEXT 1u   /* UTF-8; the server has checked what it delivers */
 #define WSH_BINARY 2u
+#define WSH_RAW 3u    /* no message: bytes as the peer sent them, to a session that has asked for them by wsh.raw/1 */
 
 /* ready states, as in HTML5 */
 #define WSH_CONNECTING 0u
@@ -239,7 +241,8 @@ typedef struct wsh_host_api {
                                      size_t value_len);
 
     /* Refuses: HTTP status 300 to 599 and a body (text/plain unless a Content-Type was added). on_upgrade then returns
-     * WSH_E_REJECTED. WSH_E_INVALID for another status. */
+     * WSH_E_REJECTED. A handler with raw access may also give 200 to 299 and 600 to 999, which others are answered
+     * WSH_E_FORBIDDEN for. WSH_E_INVALID for another status. */
     wsh_status (*upgrade_reject)(wsh_upgrade *, uint16_t status, const uint8_t *body, size_t len);
 
     /* -- a session; all [session], inside a callback of that session only --
@@ -543,6 +546,63 @@ typedef struct wsh_offload_api {
      * ends, WSH_E_NO_MEMORY if no thread could be had. [any] */
     wsh_status (*offload)(wsh_library *, void (*run)(void *context), void *context);
 } wsh_offload_api;
+
+/* -- raw access: what tests of clients need -- */
+
+#define WSH_RAW_ACCESS "wsh.raw/1"
+
+/* Of the server. The first functions are for every handler. Those from upgrade_answer on break the protocol if the handler likes, so
+ * they are only for one to which the server's config grants it, with raw = true in [handlers.NAME]; to others they answer
+ * WSH_E_FORBIDDEN, and the log says so once. The grant stays what it is for as long as this generation lives. All of it is the same
+ * over TLS: the bytes are what TLS carries. */
+typedef struct wsh_raw_api {
+    uint32_t size; /* of this table in bytes */
+    uint32_t reserved0;
+
+    /* -- for every handler -- */
+
+    /* WSH_OK if the config grants raw access to this handler, else WSH_E_FORBIDDEN. [any] */
+    wsh_status (*granted)(wsh_library *);
+
+    /* The connection ends without an answer to the request. on_upgrade then returns WSH_E_REJECTED. [session], in on_upgrade */
+    wsh_status (*upgrade_abort)(wsh_upgrade *);
+
+    /* No extension is agreed to: messages are not compressed. [session], in on_upgrade */
+    wsh_status (*upgrade_decline_extensions)(wsh_upgrade *);
+
+    /* The answer is given so much later; no thread waits for it. The last call counts. WSH_E_TOO_BIG above 60000 ms. [session], in
+     * on_upgrade */
+    wsh_status (*upgrade_delay)(wsh_upgrade *, uint64_t ms);
+
+    /* The Sec-WebSocket-Accept that answers the request. [session], in on_upgrade */
+    wsh_status (*upgrade_accept_key)(wsh_upgrade *, wsh_slice *value);
+
+    /* What was sent goes out, and then the TCP connection ends in order, without a Close frame. on_close follows with 1006. Unlike
+     * session_abort, after which what was sent may be lost. WSH_E_CLOSED, WSH_E_STATE. [session], inside a callback */
+    wsh_status (*session_end)(wsh_session *);
+
+    /* -- with raw = true -- */
+
+    /* These bytes are written in the place of the server's answer; those of several calls are joined, none are none. No extension is
+     * agreed to. If on_upgrade refuses, the connection ends behind them. If it accepts, they are taken for the answer 101 and the
+     * session begins. WSH_E_TOO_BIG above 65536 bytes. [session], in on_upgrade */
+    wsh_status (*upgrade_answer)(wsh_upgrade *, const uint8_t *data, size_t len);
+
+    /* Adds a header Sec-WebSocket-... to the answer, with any value that HTTP allows. It takes the place of the server's own of that
+     * name; several of one name are several lines. WSH_E_INVALID, WSH_E_TOO_BIG. [session], in on_upgrade */
+    wsh_status (*upgrade_header)(wsh_upgrade *, const uint8_t *name, size_t name_len, const uint8_t *value, size_t value_len);
+
+    /* Sends bytes as they are, in order with the messages that are sent; also behind a Close frame. They count for the outgoing queue
+     * like a message that is never dropped. WSH_OK, WSH_SLOW, WSH_E_CLOSED, WSH_E_FULL, WSH_E_STATE. [session], inside a callback */
+    wsh_status (*session_send)(wsh_session *, const uint8_t *data, size_t len);
+
+    /* From here on nothing is read as frames: what the peer sends comes to on_message as WSH_RAW, in the pieces that the network
+     * made of it, beginning behind the message that is being delivered. Nothing is answered for the handler, neither pings nor Close,
+     * and the server pings no more; on_closing is not called, and the session lasts until the handler ends it or the peer
+     * vanishes. The limits on silence hold. Such a session moves to no other generation: it drains. There is no way back.
+     * WSH_E_CLOSED, WSH_E_STATE. [session], inside a callback */
+    wsh_status (*session_receive)(wsh_session *);
+} wsh_raw_api;
 
 #ifdef __cplusplus
 }

@@ -34,9 +34,11 @@ pub const WSH_E_NOT_FOUND: wsh_status = -9;
 pub const WSH_E_REJECTED: wsh_status = -10;
 pub const WSH_E_INTERNAL: wsh_status = -11;
 pub const WSH_E_BUSY: wsh_status = -12;
+pub const WSH_E_FORBIDDEN: wsh_status = -13;
 
 pub const WSH_TEXT: u32 = 1;
 pub const WSH_BINARY: u32 = 2;
+pub const WSH_RAW: u32 = 3;
 
 pub const WSH_CONNECTING: u32 = 0;
 pub const WSH_OPEN: u32 = 1;
@@ -424,4 +426,30 @@ pub struct wsh_offload_api {
         run: unsafe extern "C" fn(context: *mut c_void),
         context: *mut c_void,
     ) -> wsh_status,
+}
+
+pub const WSH_RAW_ACCESS: &std::ffi::CStr = c"wsh.raw/1";
+
+#[allow(non_camel_case_types)]
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct wsh_raw_api {
+    pub size: u32,
+    pub reserved0: u32,
+    pub granted: unsafe extern "C" fn(*mut wsh_library) -> wsh_status,
+    pub upgrade_abort: unsafe extern "C" fn(*mut wsh_upgrade) -> wsh_status,
+    pub upgrade_decline_extensions: unsafe extern "C" fn(*mut wsh_upgrade) -> wsh_status,
+    pub upgrade_delay: unsafe extern "C" fn(*mut wsh_upgrade, ms: u64) -> wsh_status,
+    pub upgrade_accept_key: unsafe extern "C" fn(*mut wsh_upgrade, value: *mut wsh_slice) -> wsh_status,
+    pub session_end: unsafe extern "C" fn(*mut wsh_session) -> wsh_status,
+    pub upgrade_answer: unsafe extern "C" fn(*mut wsh_upgrade, data: *const u8, len: usize) -> wsh_status,
+    pub upgrade_header: unsafe extern "C" fn(
+        *mut wsh_upgrade,
+        name: *const u8,
+        name_len: usize,
+        value: *const u8,
+        value_len: usize,
+    ) -> wsh_status,
+    pub session_send: unsafe extern "C" fn(*mut wsh_session, data: *const u8, len: usize) -> wsh_status,
+    pub session_receive: unsafe extern "C" fn(*mut wsh_session) -> wsh_status,
 }

@@ -15,7 +15,9 @@ use crate::export::{EMPTY_TABLE, Face, bytes, discard, fence, text};
 use crate::message::OwnedMessage;
 use crate::sequential::failed;
 use crate::socket::{AsMessage, Closed, Failure};
-use crate::{Close, CloseError, Handle, Message, ReadyState, Reject, SendStatus, Topic, Upgrade, WebSocket};
+use crate::{
+    Close, CloseError, Handle, Message, RawError, ReadyState, Reject, SendStatus, Topic, Upgrade, WebSocket,
+};
 
 /// A handler that may block: one thread for each session.
 ///
@@ -107,6 +109,8 @@ pub struct BlockingSocket {
     shared: Arc<Shared>,
     handle: Handle,
     request: Request,
+    /// The server's config grants it raw access.
+    is_raw: bool,
 }
 
 /// What the session was asked with; for the thread, because the server's own is lent to callbacks only.
@@ -157,6 +161,9 @@ enum Out {
     Ping(Vec<u8>),
     Close(u16, String),
     Abort,
+    End,
+    Raw(Vec<u8>),
+    ReceiveRaw,
     /// The topic by scope and name.
     Subscribe(u32, String),
     Unsubscribe(u32, String),
@@ -176,6 +183,7 @@ impl Size for Out {
     fn size(&self) -> usize {
         match self {
             Self::Message(message) => message.size(),
+            Self::Raw(bytes) => bytes.len(),
             _ => 0,
         }
     }
@@ -269,6 +277,35 @@ impl BlockingSocket {
     /// Drops the connection without a Close frame, behind what was sent before.
     pub fn abort(&mut self) {
         let _ = self.post(Out::Abort);
+    }
+
+    /// As [`WebSocket::end`], behind what was sent before.
+    pub fn end(&mut self) {
+        let _ = self.post(Out::End);
+    }
+
+    /// As [`WebSocket::send_raw`]; waits while the peer is slow. Behind [`close`](Self::close) nothing can be sent.
+    ///
+    /// # Errors
+    /// [`RawError::Forbidden`], [`RawError::Closed`].
+    pub fn send_raw(&mut self, bytes: &[u8]) -> Result<(), RawError> {
+        self.post_raw(Out::Raw(bytes.to_owned()))
+    }
+
+    /// As [`WebSocket::receive_raw`], behind what was sent before: [`receive`](Self::receive) brings bytes then, behind what has arrived
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// [`RawError::Forbidden`], [`RawError::Closed`].
+    pub fn receive_raw(&mut self) -> Result<(), RawError> {
+        self.post_raw(Out::ReceiveRaw)
+    }
+
+    fn post_raw(&self, out: Out) -> Result<(), RawError> {
+        if !self.is_raw {
+            return Err(RawError::Forbidden);
+        }
+        self.post(out).map_err(|Closed| RawError::Closed)
     }
 
     /// From now on the peer gets what is published to the topic, see [`WebSocket::subscribe`], behind what was sent before. What is
@@ -423,7 +460,9 @@ impl<H: BlockingHandler> Session<H> {
             peer: socket.peer(),
             headers: socket.headers().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         };
-        let blocking = BlockingSocket { shared: self.shared.clone(), handle: socket.handle(), request };
+        let is_raw = crate::raw::granted();
+        let blocking =
+            BlockingSocket { shared: self.shared.clone(), handle: socket.handle(), request, is_raw };
         match start(handler, blocking) {
             Ok(()) => abi::WSH_OK,
             Err(error) => failed(format_args!("no thread can be started: {error}")),
@@ -457,6 +496,9 @@ impl<H: BlockingHandler> Session<H> {
                     }
                 }
                 Out::Abort => socket.abort(),
+                Out::End => socket.end(),
+                Out::Raw(bytes) => queues.is_slow = socket.send_raw(&bytes) == Ok(SendStatus::Slow),
+                Out::ReceiveRaw => drop(socket.receive_raw()),
                 Out::Subscribe(scope, name) => {
                     if let Err(error) = socket.subscribe(Topic { scope, name: &name }) {
                         failed(format_args!("it does not hear {name}: {error}"));

@@ -43,7 +43,7 @@
 //! The modules: [`Handler`] is the trait; [`Upgrade`] and [`Reject`] are the opening handshake; [`WebSocket`] is the session
 //! inside a callback and [`Handle`] the session from anywhere; [`Migrate`] takes sessions along when the library is replaced;
 //! [`log`] writes to the server's log; [`timer`] lets time pass; [`topic`] reaches many sessions at once; [`metric`] counts for the
-//! operator; [`offload`](fn@offload) does what blocks; [`config`](mod@config) is what the operator has set; [`export_handler!`] makes
+//! operator; [`offload`](fn@offload) does what blocks; [`config`](mod@config) is what the operator has set; [`raw`] is for tests of clients; [`export_handler!`] makes
 //! the symbols that the server looks for; `testing` is a host for tests, behind the feature of that name. [`abi`] is the C contract
 //! under all of it, specified in `include/wsh.h`.
 //!
@@ -72,6 +72,8 @@ pub mod metric;
 pub mod migrate;
 #[allow(unsafe_code)]
 mod offload;
+#[allow(unsafe_code)]
+pub mod raw;
 #[doc(hidden)]
 #[allow(unsafe_code)]
 pub mod reload;
@@ -100,6 +102,7 @@ pub use handler::{Close, Handler};
 pub use message::{CloseError, Kind, Message, OwnedMessage, ReadyState, SendStatus};
 pub use migrate::{Busy, Migrate};
 pub use offload::{OffloadError, offload};
+pub use raw::RawError;
 pub use sequential::{Async, AsyncHandler};
 pub use socket::{AsMessage, Closed, Failure, Receive, Received, Sending, Socket};
 pub use timer::TimerError;

@@ -15,6 +15,7 @@ use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 
 use crate::abi::wsh_session;
 use crate::message::{CloseError, Kind, Message, OwnedMessage, ReadyState, SendStatus};
+use crate::raw::RawError;
 use crate::topic::{Topic, TopicError};
 use crate::websocket::{Handle, WebSocket};
 
@@ -175,6 +176,31 @@ impl Socket {
     /// Drops the connection without a Close frame; browsers see the code 1006.
     pub fn abort(&self) {
         self.in_turn().abort();
+    }
+
+    /// As [`WebSocket::end`].
+    pub fn end(&self) {
+        self.in_turn().end();
+    }
+
+    /// As [`WebSocket::send_raw`]. Waiting for the answer waits until a peer that reads slowly has taken enough.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_raw(&self, bytes: &[u8]) -> Result<Sending<'_>, RawError> {
+        let status = self.in_turn().send_raw(bytes)?;
+        if status == SendStatus::Slow {
+            self.with_state(|state| state.is_slow = true);
+        }
+        Ok(Sending { socket: self, is_sent: status.is_accepted() })
+    }
+
+    /// As [`WebSocket::receive_raw`]: [`receive`](Self::receive) brings bytes from here on.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn receive_raw(&self) -> Result<(), RawError> {
+        self.in_turn().receive_raw()
     }
 
     /// Sends a ping of at most 125 bytes.

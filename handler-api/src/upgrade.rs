@@ -18,6 +18,10 @@ impl Upgrade {
         Self { raw }
     }
 
+    pub(crate) fn as_raw(&self) -> *mut wsh_upgrade {
+        self.raw
+    }
+
     /// Resource path, percent-decoded: `/chat`.
     pub fn path(&self) -> &str {
         self.attribute(abi::WSH_PATH).unwrap_or_default()
@@ -136,12 +140,17 @@ impl Upgrade {
             // One that HTTP does not allow is left out; the refusal is more important.
             let _ = self.add_header(name, value);
         }
+        if reject.aborts && self.abort() {
+            return;
+        }
         let body = reject.body.as_bytes();
         // SAFETY: `raw` is good; the body is readable.
         let status =
             unsafe { (host::table().upgrade_reject)(self.raw, reject.status, body.as_ptr(), body.len()) };
         if status < abi::WSH_OK {
-            crate::log::error(format_args!("{} is no status that refuses: answered with 403", reject.status));
+            let why =
+                if status == abi::WSH_E_FORBIDDEN { "needs raw access" } else { "is no status that refuses" };
+            crate::log::error(format_args!("{} {why}: answered with 403", reject.status));
         }
     }
 
@@ -169,17 +178,24 @@ pub struct Reject {
     status: u16,
     body: String,
     headers: Vec<(String, String)>,
+    /// Without an answer.
+    aborts: bool,
 }
 
 impl Reject {
-    /// A status from 300 to 599; any other is answered with 403.
+    /// A status from 300 to 599; with [raw access](crate::raw) any from 200 to 999. Another one is answered with 403.
     pub fn new(status: u16) -> Self {
-        Self { status, body: String::new(), headers: Vec::new() }
+        Self { status, body: String::new(), headers: Vec::new(), aborts: false }
     }
 
     /// 403, with a reason for the person who reads it.
     pub fn forbidden(body: impl Into<String>) -> Self {
         Self::new(403).body(body)
+    }
+
+    /// No answer: the connection ends.
+    pub fn abort() -> Self {
+        Self { aborts: true, ..Self::new(403) }
     }
 
     /// What the peer reads, as text/plain.

@@ -7,10 +7,10 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use handler_api::testing::{Fake, FakeSession, Sent};
+use handler_api::testing::{Fake, FakeSession, Sent, set_raw};
 use handler_api::{
     Async, AsyncHandler, Blocking, BlockingHandler, BlockingSocket, Busy, Close, Failure, Message, Migrate,
-    OwnedMessage, Received, Reject, Socket, Upgrade, WebSocket,
+    OwnedMessage, RawError, Received, Reject, Socket, Upgrade, WebSocket,
 };
 
 fn text(text: &str) -> Sent {
@@ -494,6 +494,18 @@ impl BlockingHandler for Block {
                     socket.send(format!("{number}"))?;
                 }
             }
+            "raw" => {
+                socket.send("before")?;
+                if socket.send_raw(b"raw") == Err(RawError::Forbidden) {
+                    return Err("forbidden".into());
+                }
+                socket.receive_raw()?;
+                socket.send("after")?;
+                let received = socket.receive().ok_or("nothing came")?;
+                socket.send_raw(received.as_bytes())?;
+                socket.end();
+                return Ok(());
+            }
             "wait" => {
                 let mut released = RELEASED.0.lock().unwrap();
                 while !*released {
@@ -585,4 +597,43 @@ fn a_thread_waits_while_the_peer_is_slow() {
         session.writable();
         session.set_slow();
     }
+}
+
+// ---- raw access --------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_future_sends_and_receives_raw() {
+    set_raw(true);
+    let mut opened = open(|_, socket| {
+        Box::pin(async move {
+            socket.send("before").await?;
+            socket.send_raw(b"raw")?.await?;
+            socket.receive_raw()?;
+            let received = socket.receive().await.ok_or("nothing came")?;
+            socket.send_raw(received.as_bytes())?.await?;
+            socket.end();
+            Ok(())
+        })
+    });
+    opened.session.raw(b"any");
+    let raw = |bytes: &[u8]| Sent::Raw(bytes.to_vec());
+    assert_eq!(opened.session.sent(), [text("before"), raw(b"raw"), raw(b"any"), Sent::End]);
+}
+
+#[test]
+fn a_thread_sends_and_receives_raw() {
+    set_raw(true);
+    let mut session = Fake::<Blocking<Block>>::upgrade("/block?raw").open().expect("accepted");
+    let sent: Vec<_> = (0..3).map_while(|_| session.next_sent()).collect();
+    assert_eq!(sent, [text("before"), Sent::Raw(b"raw".to_vec()), text("after")]);
+    session.raw(b"any");
+    assert_eq!(session.next_sent(), Some(Sent::Raw(b"any".to_vec())));
+    assert_eq!(session.next_sent(), Some(Sent::End));
+}
+
+#[test]
+fn a_thread_without_a_grant_is_told_at_once() {
+    let mut session = Fake::<Blocking<Block>>::upgrade("/block?raw").open().expect("accepted");
+    assert_eq!(session.next_sent(), Some(text("before")));
+    assert_eq!(session.next_sent(), Some(close(1011)));
 }

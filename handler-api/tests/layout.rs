@@ -66,6 +66,10 @@ fn a_c_compiler_and_rustc_lay_the_contract_out_alike() {
         wsh_topic_api { size, reserved0, session_subscribe, session_unsubscribe, session_publish, library_publish, subscribers }
         wsh_metric_api { size, reserved0, declare, add, set }
         wsh_offload_api { size, reserved0, offload }
+        wsh_raw_api {
+            size, reserved0, granted, upgrade_abort, upgrade_decline_extensions, upgrade_delay, upgrade_accept_key,
+            session_end, upgrade_answer, upgrade_header, session_send, session_receive,
+        }
     }
     // The names of extensions, as the sum over their characters.
     for (name, id) in [
@@ -74,6 +78,7 @@ fn a_c_compiler_and_rustc_lay_the_contract_out_alike() {
         ("WSH_OFFLOAD", abi::WSH_OFFLOAD),
         ("WSH_TOPIC", abi::WSH_TOPIC),
         ("WSH_METRIC", abi::WSH_METRIC),
+        ("WSH_RAW_ACCESS", abi::WSH_RAW_ACCESS),
     ] {
         let sum = id
             .to_bytes()
@@ -86,6 +91,7 @@ fn a_c_compiler_and_rustc_lay_the_contract_out_alike() {
         WSH_OK WSH_DONE WSH_SLOW WSH_HOLD WSH_E_INVALID WSH_E_CLOSED WSH_E_FULL WSH_E_TOO_BIG WSH_E_UNSUPPORTED
         WSH_E_NO_MEMORY
         WSH_E_PANIC WSH_E_STATE WSH_E_NOT_FOUND WSH_E_REJECTED WSH_E_INTERNAL WSH_E_BUSY
+        WSH_E_FORBIDDEN WSH_RAW
         WSH_TEXT WSH_BINARY WSH_CONNECTING WSH_OPEN WSH_CLOSING WSH_CLOSED
         WSH_PATH WSH_QUERY WSH_PEER WSH_PROTOCOL WSH_EXTENSIONS WSH_SCHEME WSH_TLS_SUBJECT WSH_TLS_NAMES
         WSH_PARAMS WSH_USER

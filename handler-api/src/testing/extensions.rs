@@ -3,12 +3,14 @@
 use std::cell::Cell;
 use std::ffi::{CStr, c_void};
 
-use crate::abi::{self, wsh_config_api, wsh_metric_api, wsh_offload_api, wsh_timer_api, wsh_topic_api};
+use crate::abi::{
+    self, wsh_config_api, wsh_metric_api, wsh_offload_api, wsh_raw_api, wsh_timer_api, wsh_topic_api,
+};
 
 /// How old the server is that the fake stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
-    /// Its tables of timers, config, topics, metrics and offloaded work lack a function each that this crate knows; so none of them counts.
+    /// Its tables of timers, config, topics, metrics, offloaded work and raw access lack a function each that this crate knows; so none of them counts.
     Older,
     /// As this crate knows it; what a test has that says nothing.
     Same,
@@ -35,6 +37,7 @@ pub(super) fn find(id: &CStr) -> *const c_void {
         id if id == abi::WSH_CONFIG => CONFIG.of(server),
         id if id == abi::WSH_TOPIC => TOPIC.of(server),
         id if id == abi::WSH_METRIC => METRIC.of(server),
+        id if id == abi::WSH_RAW_ACCESS => RAW.of(server),
         _ => std::ptr::null(),
     }
 }
@@ -81,6 +84,7 @@ static OFFLOAD: Ages<wsh_offload_api> = ages!(wsh_offload_api, super::offload::T
 static CONFIG: Ages<wsh_config_api> = ages!(wsh_config_api, super::config::TABLE);
 static TOPIC: Ages<wsh_topic_api> = ages!(wsh_topic_api, super::topics::TABLE);
 static METRIC: Ages<wsh_metric_api> = ages!(wsh_metric_api, super::metrics::TABLE);
+static RAW: Ages<wsh_raw_api> = ages!(wsh_raw_api, super::raw::TABLE);
 
 #[cfg(test)]
 mod tests {

@@ -57,14 +57,14 @@ pub(super) unsafe fn bytes<'a>(data: *const u8, len: usize) -> &'a [u8] {
 
 /// # Safety
 /// As wsh.h says of slices; what is not UTF-8 is shown as far as it can be.
-unsafe fn text(data: *const u8, len: usize) -> String {
+pub(super) unsafe fn text(data: *const u8, len: usize) -> String {
     // SAFETY: the caller's promise.
     String::from_utf8_lossy(unsafe { bytes(data, len) }).into_owned()
 }
 
 /// # Safety
 /// `slot` is writable.
-unsafe fn answer(slot: *mut wsh_slice, value: Option<&[u8]>) -> wsh_status {
+pub(super) unsafe fn answer(slot: *mut wsh_slice, value: Option<&[u8]>) -> wsh_status {
     let Some(value) = value else { return abi::WSH_E_NOT_FOUND };
     // SAFETY: the caller's promise.
     unsafe { slot.write(wsh_slice { ptr: value.as_ptr(), len: value.len() }) };
@@ -73,7 +73,7 @@ unsafe fn answer(slot: *mut wsh_slice, value: Option<&[u8]>) -> wsh_status {
 
 /// # Safety
 /// The pointer is the one that `Fake::open` passes, inside its callback.
-unsafe fn fake_upgrade<'a>(upgrade: *mut wsh_upgrade) -> &'a mut FakeUpgrade {
+pub(super) unsafe fn fake_upgrade<'a>(upgrade: *mut wsh_upgrade) -> &'a mut FakeUpgrade {
     // SAFETY: the caller's promise.
     unsafe { &mut *upgrade.cast() }
 }
@@ -182,7 +182,7 @@ unsafe extern "C" fn upgrade_add_header(
     if !is_token || value.contains(['\r', '\n', '\0']) {
         return abi::WSH_E_INVALID;
     }
-    upgrade.headers.push((name, value));
+    upgrade.answer.headers.push((name, value));
     abi::WSH_OK
 }
 
@@ -192,8 +192,11 @@ unsafe extern "C" fn upgrade_reject(
     body: *const u8,
     len: usize,
 ) -> wsh_status {
-    if !(300..=599).contains(&status) {
+    if !(200..=999).contains(&status) {
         return abi::WSH_E_INVALID;
+    }
+    if !(300..=599).contains(&status) && super::raw::may_be_raw() < abi::WSH_OK {
+        return abi::WSH_E_FORBIDDEN;
     }
     // SAFETY: wsh.h.
     unsafe { fake_upgrade(upgrade).rejection = Some((status, text(body, len))) };

@@ -28,6 +28,7 @@ mod extensions;
 mod host;
 mod metrics;
 mod offload;
+mod raw;
 mod reload;
 mod session;
 mod shared;
@@ -38,11 +39,13 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use self::config::set_config;
 pub use self::extensions::{Server, set_server};
 pub use self::metrics::metric;
 pub use self::offload::run_offloaded;
+pub use self::raw::set_raw;
 pub use self::reload::Stays;
 pub use self::session::FakeSession;
 use self::shared::{FakeUpgrade, Request, Shared};
@@ -72,6 +75,23 @@ pub enum Sent {
     Close(u16, String),
     /// The connection was dropped.
     Abort,
+    /// The connection ended behind what was sent, without a Close frame.
+    End,
+    /// Bytes that are no frame of the server's.
+    Raw(Vec<u8>),
+}
+
+/// The answer to an upgrade that was accepted, as the handler wants it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Answer {
+    /// What the handler has added, names as it wrote them.
+    pub headers: Vec<(String, String)>,
+    /// So much later it is given.
+    pub delay: Duration,
+    /// What is written in the place of it.
+    pub instead: Option<Vec<u8>>,
+    /// No extension is agreed to.
+    pub declines_extensions: bool,
 }
 
 /// A refused upgrade.
@@ -83,6 +103,10 @@ pub struct Rejected {
     pub body: String,
     /// What the handler has added, names as it wrote them.
     pub headers: Vec<(String, String)>,
+    /// So much later it is given.
+    pub delay: Duration,
+    /// What is written in the place of it; nothing where the connection ends without an answer.
+    pub instead: Option<Vec<u8>>,
 }
 
 // By hand, because a handler need not be `Debug`.
@@ -168,8 +192,13 @@ impl<H: Face> Fake<H> {
     /// The refusal, as the peer would read it.
     pub fn open(self) -> Result<FakeSession<H>, Rejected> {
         host::serve();
-        let mut upgrade =
-            FakeUpgrade { request: self.request, chosen: None, headers: Vec::new(), rejection: None };
+        let mut upgrade = FakeUpgrade {
+            request: self.request,
+            chosen: None,
+            rejection: None,
+            is_aborted: false,
+            answer: Answer::default(),
+        };
         let mut object = std::ptr::null_mut();
         let on_upgrade = export::table::<H>(&self.reload).on_upgrade.expect("export fills the table");
         // SAFETY: `upgrade` and `object` are good for the length of the call.
@@ -178,10 +207,13 @@ impl<H: Face> Fake<H> {
             let failed = || (500, "the handler failed".to_owned());
             let refused = || upgrade.rejection.clone().unwrap_or_else(|| (403, String::new()));
             let (status, body) = if status == abi::WSH_E_REJECTED { refused() } else { failed() };
-            return Err(Rejected { status, body, headers: upgrade.headers });
+            let Answer { headers, delay, instead, .. } = upgrade.answer;
+            let instead = if upgrade.is_aborted { Some(Vec::new()) } else { instead };
+            return Err(Rejected { status, body, headers, delay, instead });
         }
         let mut session =
             FakeSession::new(object, Shared::new(Arc::new(upgrade.request), upgrade.chosen), self.reload);
+        session.answer = upgrade.answer;
         session.open();
         Ok(session)
     }

@@ -7,8 +7,8 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Sent;
 use super::shared::{Asked, Shared};
+use super::{Answer, Sent};
 use crate::abi::{self, wsh_handler_api, wsh_session, wsh_status};
 use crate::export::{self, Face};
 use crate::reload::Reload;
@@ -24,6 +24,8 @@ pub struct FakeSession<H: Face> {
     /// The handler is not ready for more, and what the peer sends is kept back.
     pub(super) is_held: bool,
     kept_back: VecDeque<Incoming>,
+    /// With what its upgrade was accepted.
+    pub(super) answer: Answer,
     handler: PhantomData<H>,
 }
 
@@ -47,7 +49,8 @@ impl<H: Face> FakeSession<H> {
     pub(super) fn new(object: *mut c_void, shared: Arc<Shared>, reload: Reload) -> Self {
         let (is_frozen, state_bytes_max) = (false, usize::MAX);
         let (is_held, kept_back) = (false, VecDeque::new());
-        Self { object, shared, reload, is_frozen, state_bytes_max, is_held, kept_back, handler: PhantomData }
+        let (answer, handler) = (Answer::default(), PhantomData);
+        Self { object, shared, reload, is_frozen, state_bytes_max, is_held, kept_back, answer, handler }
     }
 
     pub(super) fn table(&self) -> wsh_handler_api {
@@ -72,7 +75,7 @@ impl<H: Face> FakeSession<H> {
         self.message(abi::WSH_BINARY, bytes);
     }
 
-    fn message(&mut self, kind: u32, bytes: &[u8]) {
+    pub(super) fn message(&mut self, kind: u32, bytes: &[u8]) {
         if self.is_held {
             return self.kept_back.push_back(Incoming::Message(kind, bytes.to_owned()));
         }
@@ -179,6 +182,11 @@ impl<H: Face> FakeSession<H> {
     /// Whether the handler's object was dropped.
     pub fn is_over(&self) -> bool {
         self.shared.state().freed
+    }
+
+    /// How the upgrade was answered.
+    pub fn answer(&self) -> &Answer {
+        &self.answer
     }
 
     /// The agreed subprotocol; empty if none was.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::Sent;
+use super::{Answer, Sent};
 use crate::abi::{self, wsh_status};
 
 #[derive(Debug)]
@@ -27,8 +27,10 @@ pub(super) struct Request {
 pub(super) struct FakeUpgrade {
     pub(super) request: Request,
     pub(super) chosen: Option<usize>,
-    pub(super) headers: Vec<(String, String)>,
     pub(super) rejection: Option<(u16, String)>,
+    /// It ends without an answer.
+    pub(super) is_aborted: bool,
+    pub(super) answer: Answer,
 }
 
 /// What `wsh_session *` and `wsh_handle *` point at.
@@ -53,6 +55,8 @@ pub(super) struct State {
     pub(super) send_status: wsh_status,
     /// Inside export_state or import_state: the session's own functions send nothing.
     pub(super) is_silent: bool,
+    /// The handler takes what comes as it comes.
+    pub(super) receives_raw: bool,
     pub(super) freed: bool,
     pub(super) timers: super::timers::Timers,
     pub(super) topics: super::topics::Topics,
@@ -74,6 +78,7 @@ impl Shared {
             asked: VecDeque::new(),
             send_status: abi::WSH_OK,
             is_silent: false,
+            receives_raw: false,
             freed: false,
             timers: super::timers::Timers::default(),
             topics: super::topics::Topics::default(),

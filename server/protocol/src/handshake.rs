@@ -65,6 +65,11 @@ pub fn is_upgrade(headers: &HeaderMap) -> bool {
     has_token(headers, header::UPGRADE, "websocket")
 }
 
+/// What `Sec-WebSocket-Accept` answers to a `Sec-WebSocket-Key` (RFC 6455 section 4.2.2, item 5.4).
+pub fn accept_key(key: &[u8]) -> String {
+    derive_accept_key(key)
+}
+
 impl<'h> Offer<'h> {
     /// Checks what RFC 6455 section 4.2.1 demands of the request. The path, the origin and who is asking are the caller's to
     /// judge.
@@ -131,7 +136,7 @@ impl<'h> Offer<'h> {
         let mut answer = HeaderMap::with_capacity(5);
         answer.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         answer.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        let accept = HeaderValue::try_from(derive_accept_key(self.key)).expect("base64 is a header value");
+        let accept = HeaderValue::try_from(accept_key(self.key)).expect("base64 is a header value");
         answer.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
         if let Some(protocol) = protocol {
             let offered = self.protocols.iter().find(|offered| **offered == protocol).ok_or(NotOffered)?;

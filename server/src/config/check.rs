@@ -207,6 +207,7 @@ impl HandlerRules {
         }
         rules.deflate = file.deflate.as_ref().map(|given| *given.get_ref());
         rules.origins = check.origins(&key("origins"), &file.origins);
+        rules.raw = file.raw.as_ref().is_some_and(|given| *given.get_ref());
         let mut seconds = |name: &str, given: &Given<Seconds>, most: f64| {
             given.is_some().then(|| {
                 let mut time = Duration::ZERO;

@@ -101,6 +101,7 @@ pub(super) struct HandlerRules {
     pub(super) deflate: Given<bool>,
     pub(super) origins: Given<Strings>,
     pub(super) auth: Given<String>,
+    pub(super) raw: Given<bool>,
     /// The handler's own keys, which the server does not know.
     pub(super) config: Given<toml::Table>,
 }

@@ -176,6 +176,8 @@ pub struct HandlerRules {
     pub origins: Option<Origins>,
     /// Which `[auth.NAME]` its peers have to pass, where that differs from `[upgrade]`.
     pub auth: Option<String>,
+    /// Whether it may write what is no WebSocket, `wsh.raw/1`. Default false.
+    pub raw: bool,
     /// The handler's own keys, `[handlers.NAME.config]`, as a JSON object.
     pub config: Option<String>,
 }
@@ -415,6 +417,11 @@ impl Handlers {
     /// What this handler is told of the config: a JSON object.
     pub fn config_of(&self, name: &str) -> &str {
         self.each.get(name).and_then(|own| own.config.as_deref()).unwrap_or(NO_CONFIG)
+    }
+
+    /// Whether this handler may write what is no WebSocket.
+    pub fn grants_raw(&self, name: &str) -> bool {
+        self.each.get(name).is_some_and(|own| own.raw)
     }
 }
 

@@ -18,7 +18,8 @@ fn reference() -> (PathBuf, String) {
     (path, text)
 }
 
-/// The commented reference says what the server does without it, except where it names folders of the repository.
+/// The commented reference says what the server does without it, except where it names folders of the repository and an example
+/// handler of it that decides by itself.
 #[test]
 fn reference_file_equals_the_defaults() {
     let (path, text) = reference();
@@ -30,6 +31,8 @@ fn reference_file_equals_the_defaults() {
     let echo = config.handlers.each.remove("echo").expect("pages of file:// may talk to the handler echo");
     let origins = Some(Origins::List(vec!["same-host".into(), "null".into()]));
     assert_eq!(echo, HandlerRules { origins, ..HandlerRules::default() });
+    let decides = config.handlers.each.remove("origin_check").expect("it has a section");
+    assert_eq!(decides, HandlerRules { origins: Some(Origins::Any), ..HandlerRules::default() });
     assert_eq!(config, Config { source: Some(path), ..Config::default() });
 }
 
@@ -210,6 +213,24 @@ fn origins_are_checked() {
         ["[]", "[\"*\"]", "\"https://a.example/\"", "\"a.example\"", "[\"https://*.a.example\"]", "1"]
     {
         origins(wrong).expect_err(wrong);
+    }
+}
+
+/// What is granted is granted to one handler, and to none by default.
+#[test]
+fn one_handler_may_be_open_to_all_pages_and_have_raw_access() {
+    let config =
+        parse("[handlers.\"sub/odd\"]\norigins = \"*\"\nraw = true\n[handlers.echo]\nraw = false\n").unwrap();
+    assert!(config.handlers.grants_raw("sub/odd"));
+    assert_eq!(config.origins_of("sub/odd"), &Origins::Any);
+    for other in ["echo", "odd", ""] {
+        assert!(!config.handlers.grants_raw(other), "{other}");
+        assert_eq!(config.origins_of(other), &Origins::SameHost, "{other}");
+    }
+    for wrong in
+        ["[handlers]\nraw = true\n", "[handlers.echo]\nraw = \"yes\"\n", "[handlers.echo]\norigins = []\n"]
+    {
+        parse(wrong).expect_err(wrong);
     }
 }
 

@@ -21,13 +21,14 @@ mod worker;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use handler_api::abi::{self, wsh_status};
 use tokio::sync::{Notify, oneshot};
 use tracing::{info, warn};
 
@@ -35,7 +36,7 @@ pub(crate) use inbox::{Command, Inbox};
 pub(crate) use leave::Leave;
 pub(crate) use services::Services;
 pub(crate) use timers::Timer;
-pub(crate) use upgrade::{Decision, Refusal, Ticket, UpgradeCall, UpgradeRequest};
+pub(crate) use upgrade::{Decision, Manner, Refusal, Ticket, UpgradeCall, UpgradeRequest};
 pub(crate) use worker::{Desk, Env};
 
 use gate::Gate;
@@ -61,6 +62,10 @@ pub(crate) struct Generation {
     staged: Arc<Staged>,
     /// The handler's own table of the config file, as JSON.
     config: Arc<str>,
+    /// The config grants it raw access.
+    is_raw: bool,
+    /// It has asked for raw access without having it, and the log says so.
+    was_forbidden: AtomicBool,
     loaded_at: Instant,
     surroundings: Surroundings,
     limits: ArcSwap<Limits>,
@@ -105,6 +110,8 @@ pub(crate) struct Blueprint {
     pub(crate) staged: Staged,
     /// The handler's own table of the config file, as JSON.
     pub(crate) config: Arc<str>,
+    /// The config grants it raw access.
+    pub(crate) is_raw: bool,
     pub(crate) limits: Arc<Limits>,
     pub(crate) offload: OffloadLimits,
     /// Worker threads, at least one.
@@ -149,7 +156,18 @@ impl Generation {
     /// in doubt.
     pub(crate) fn load(blueprint: Blueprint) -> Result<Arc<Self>, LoadError> {
         let Blueprint {
-            name, number, path, file, info, staged, config, limits, offload, surroundings, ..
+            name,
+            number,
+            path,
+            file,
+            info,
+            staged,
+            config,
+            is_raw,
+            limits,
+            offload,
+            surroundings,
+            ..
         } = blueprint;
         let limit = blueprint.load_seconds_max;
         let workers = blueprint.workers.max(1);
@@ -163,6 +181,8 @@ impl Generation {
             info,
             staged: Arc::new(staged),
             config,
+            is_raw,
+            was_forbidden: AtomicBool::new(false),
             loaded_at: Instant::now(),
             surroundings,
             limits: ArcSwap::new(limits),
@@ -227,6 +247,26 @@ impl Generation {
     /// What the library was told of the config.
     pub(crate) fn config(&self) -> &Arc<str> {
         &self.config
+    }
+
+    /// Whether the config grants it raw access.
+    pub(crate) fn is_raw(&self) -> bool {
+        self.is_raw
+    }
+
+    /// `WSH_OK`, or `WSH_E_FORBIDDEN` where the config does not grant raw access; the first time the log says what to do.
+    pub(crate) fn may_be_raw(&self) -> wsh_status {
+        if self.is_raw {
+            return abi::WSH_OK;
+        }
+        if !self.was_forbidden.swap(true, Ordering::Relaxed) {
+            let handler = self.name();
+            warn!(
+                handler,
+                "it asks for raw access and does not have it: set raw = true in [handlers.\"{handler}\"] of the config"
+            );
+        }
+        abi::WSH_E_FORBIDDEN
     }
 
     pub(crate) fn limits(&self) -> Arc<Limits> {
@@ -401,6 +441,7 @@ impl Generation {
             self.name.clone(),
             inbox.clone(),
             self.config.clone(),
+            self.is_raw,
             offload,
             &self.surroundings,
         ));

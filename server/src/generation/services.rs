@@ -21,6 +21,7 @@ pub(crate) struct Services {
     inbox: Arc<Inbox>,
     /// The handler's own table of the config file, as JSON.
     config: Arc<str>,
+    is_raw: bool,
     offload: Arc<Offload>,
     /// Of the handler.
     name: Arc<str>,
@@ -40,12 +41,14 @@ impl Services {
         name: Arc<str>,
         inbox: Arc<Inbox>,
         config: Arc<str>,
+        is_raw: bool,
         offload: Arc<Offload>,
         surroundings: &Surroundings,
     ) -> Self {
         Self {
             inbox,
             config,
+            is_raw,
             offload,
             scope: Scope::Handler(name.clone()),
             name,
@@ -59,6 +62,11 @@ impl Services {
 
     pub(crate) fn config(&self) -> &str {
         &self.config
+    }
+
+    /// Whether the config grants it raw access.
+    pub(crate) fn is_raw(&self) -> bool {
+        self.is_raw
     }
 
     pub(crate) fn offload(&self) -> &Arc<Offload> {

@@ -1,12 +1,14 @@
 //! The decision on an opening handshake: asked by the front, taken by the library on a worker.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use handler_api::abi::{self, wsh_status};
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use wshd_protocol::{DeflateAgreement, DeflateParameters};
 
+use super::Generation;
 use super::inbox::{Command, Inbox};
 use crate::session::{Head, Line, Peer, Stream};
 use crate::tls::ClientCertificate;
@@ -48,8 +50,9 @@ pub(crate) struct Accepted {
     pub(crate) ticket: Ticket,
     pub(crate) protocol: Option<String>,
     pub(crate) deflate: Option<DeflateAgreement>,
-    /// Headers that the handler adds to the answer.
+    /// Headers that the handler adds to the answer, or puts in the place of the server's own.
     pub(crate) headers: HeaderMap,
+    pub(crate) manner: Manner,
 }
 
 /// A refusal as it is answered.
@@ -58,11 +61,21 @@ pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
+    pub(crate) manner: Manner,
+}
+
+/// How an answer is given, where the handler wants it otherwise.
+#[derive(Debug, Default)]
+pub(crate) struct Manner {
+    /// So much later.
+    pub(crate) delay: Duration,
+    /// These bytes are written in the place of the answer, if only none.
+    pub(crate) instead: Option<Vec<u8>>,
 }
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: HeaderMap::new(), body: body.into() }
+        Self { status, headers: HeaderMap::new(), body: body.into(), manner: Manner::default() }
     }
 
     pub(crate) fn shutting_down() -> Self {
@@ -120,11 +133,16 @@ impl Drop for Ticket {
 #[derive(Debug)]
 pub(crate) struct UpgradeCall {
     request: UpgradeRequest,
+    generation: Arc<Generation>,
     peer: String,
     extensions: String,
     chosen: Option<usize>,
     headers: HeaderMap,
     rejection: Option<(StatusCode, Vec<u8>)>,
+    is_aborted: bool,
+    manner: Manner,
+    /// The answer to the request's key, once it was asked for.
+    accept_key: Option<String>,
 }
 
 /// Headers of the answer that the handshake itself decides.
@@ -140,14 +158,34 @@ const RESERVED: [HeaderName; 9] = [
     header::SEC_WEBSOCKET_VERSION,
 ];
 
+/// Of those, the ones that a handler with raw access may give. The others tell hyper how to write the answer.
+const OF_THE_WEBSOCKET: &str = "sec-websocket-";
+
 /// Headers a handler may add to one answer.
 const HEADERS_MAX: usize = 64;
 
+/// So much a handler may write in the place of an answer.
+const INSTEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// An answer may be given so much later.
+const DELAY_MAX: Duration = Duration::from_secs(60);
+
 impl UpgradeCall {
-    pub(super) fn new(request: UpgradeRequest) -> Self {
+    pub(super) fn new(request: UpgradeRequest, generation: Arc<Generation>) -> Self {
         let peer = request.peer.address().to_string();
         let extensions = request.deflate.map(|agreement| agreement.to_string()).unwrap_or_default();
-        Self { request, peer, extensions, chosen: None, headers: HeaderMap::new(), rejection: None }
+        Self {
+            request,
+            generation,
+            peer,
+            extensions,
+            chosen: None,
+            headers: HeaderMap::new(),
+            rejection: None,
+            is_aborted: false,
+            manner: Manner::default(),
+            accept_key: None,
+        }
     }
 
     pub(crate) fn attribute(&self, attribute: u32) -> Option<&[u8]> {
@@ -198,6 +236,10 @@ impl UpgradeCall {
         if RESERVED.contains(&name) {
             return abi::WSH_E_INVALID;
         }
+        self.keep_header(name, value)
+    }
+
+    fn keep_header(&mut self, name: HeaderName, value: HeaderValue) -> wsh_status {
         if self.headers.len() >= HEADERS_MAX {
             return abi::WSH_E_TOO_BIG;
         }
@@ -206,10 +248,75 @@ impl UpgradeCall {
     }
 
     pub(crate) fn reject(&mut self, status: u16, body: &[u8]) -> wsh_status {
-        match StatusCode::from_u16(status) {
-            Ok(status) if (300..=599).contains(&status.as_u16()) => {
-                self.rejection = Some((status, body.to_vec()));
-                abi::WSH_OK
+        let Some(code) = StatusCode::from_u16(status).ok().filter(|code| !code.is_informational()) else {
+            return abi::WSH_E_INVALID;
+        };
+        if !(300..=599).contains(&status) {
+            let forbidden = self.generation.may_be_raw();
+            if forbidden < abi::WSH_OK {
+                return forbidden;
+            }
+        }
+        self.rejection = Some((code, body.to_vec()));
+        abi::WSH_OK
+    }
+
+    // ---- beyond what a WebSocket needs ---------------------------------------------------------------------------------
+
+    pub(crate) fn abort(&mut self) -> wsh_status {
+        self.is_aborted = true;
+        abi::WSH_OK
+    }
+
+    pub(super) fn is_aborted(&self) -> bool {
+        self.is_aborted
+    }
+
+    pub(crate) fn decline_extensions(&mut self) -> wsh_status {
+        self.request.deflate = None;
+        self.extensions.clear();
+        abi::WSH_OK
+    }
+
+    pub(crate) fn delay(&mut self, ms: u64) -> wsh_status {
+        let delay = Duration::from_millis(ms);
+        if delay > DELAY_MAX {
+            return abi::WSH_E_TOO_BIG;
+        }
+        self.manner.delay = delay;
+        abi::WSH_OK
+    }
+
+    /// What `Sec-WebSocket-Accept` says of this request's key.
+    pub(crate) fn accept_key(&mut self) -> Option<&[u8]> {
+        let key = self.request.headers.get(header::SEC_WEBSOCKET_KEY)?;
+        let accept = || wshd_protocol::handshake::accept_key(key.as_bytes());
+        Some(self.accept_key.get_or_insert_with(accept).as_bytes())
+    }
+
+    /// Bytes in the place of the answer. What they agree to, only the handler knows, so the server agrees to nothing.
+    pub(crate) fn answer_instead(&mut self, bytes: &[u8]) -> wsh_status {
+        let forbidden = self.generation.may_be_raw();
+        if forbidden < abi::WSH_OK {
+            return forbidden;
+        }
+        let instead = self.manner.instead.get_or_insert_default();
+        if instead.len().saturating_add(bytes.len()) > INSTEAD_BYTES_MAX {
+            return abi::WSH_E_TOO_BIG;
+        }
+        instead.extend_from_slice(bytes);
+        self.decline_extensions()
+    }
+
+    /// A header of the handshake itself, with whatever value.
+    pub(crate) fn set_header(&mut self, name: &[u8], value: &[u8]) -> wsh_status {
+        let forbidden = self.generation.may_be_raw();
+        if forbidden < abi::WSH_OK {
+            return forbidden;
+        }
+        match (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            (Ok(name), Ok(value)) if name.as_str().starts_with(OF_THE_WEBSOCKET) => {
+                self.keep_header(name, value)
             }
             _ => abi::WSH_E_INVALID,
         }
@@ -233,13 +340,18 @@ impl UpgradeCall {
 
     pub(super) fn accepted(self, ticket: Ticket) -> Accepted {
         let protocol = self.protocol().map(str::to_owned);
-        Accepted { ticket, protocol, deflate: self.request.deflate, headers: self.headers }
+        let deflate = self.request.deflate;
+        Accepted { ticket, protocol, deflate, headers: self.headers, manner: self.manner }
     }
 
     /// The refusal that the handler described, or 403.
     pub(super) fn refused(self) -> Refusal {
         let (status, body) =
             self.rejection.unwrap_or_else(|| (StatusCode::FORBIDDEN, b"the handler refuses\n".to_vec()));
-        Refusal { status, headers: self.headers, body }
+        let mut manner = self.manner;
+        if self.is_aborted {
+            manner.instead = Some(Vec::new());
+        }
+        Refusal { status, headers: self.headers, body, manner }
     }
 }

@@ -356,8 +356,12 @@ impl Worker {
             let _ = reply.send(Decision::AskAgain(request));
             return;
         }
-        let mut call = UpgradeCall::new(*request);
+        let mut call = UpgradeCall::new(*request, self.env.generation.clone());
         let decision = match self.env.library.on_upgrade(&mut call) {
+            Ok(instance) if call.is_aborted() => {
+                self.env.library.free(instance);
+                Decision::Refuse(call.refused())
+            }
             Ok(instance) => {
                 let serial = self.next_serial();
                 let head = call.head(self.env.keeps_request, self.env.generation.path());

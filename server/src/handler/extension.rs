@@ -27,13 +27,14 @@ pub(super) unsafe fn find(id: *const c_char) -> *const c_void {
         id if id == abi::WSH_METRIC => (&raw const METRIC).cast(),
         id if id == abi::WSH_OFFLOAD => (&raw const OFFLOAD).cast(),
         id if id == abi::WSH_CONFIG => (&raw const CONFIG).cast(),
+        id if id == abi::WSH_RAW_ACCESS => (&raw const super::raw::TABLE).cast(),
         _ => std::ptr::null(),
     }
 }
 
 /// # Safety
 /// `library` is the pointer that the entry was given, and shutdown has not returned yet.
-unsafe fn services<'a>(library: *mut wsh_library) -> &'a Services {
+pub(super) unsafe fn services<'a>(library: *mut wsh_library) -> &'a Services {
     // SAFETY: the caller's promise; the identity lives until the library is unmapped, and is only read.
     &unsafe { &*library.cast::<Identity>() }.services
 }

@@ -135,7 +135,7 @@ unsafe extern "C" fn get_extension(_: *mut wsh_library, id: *const c_char) -> *c
 
 /// # Safety
 /// `upgrade` is the pointer that `HandlerLibrary::on_upgrade` passed, and its callback has not returned yet.
-unsafe fn upgrade_call<'a>(upgrade: *mut wsh_upgrade) -> &'a mut UpgradeCall {
+pub(super) unsafe fn upgrade_call<'a>(upgrade: *mut wsh_upgrade) -> &'a mut UpgradeCall {
     // SAFETY: the caller's promise; on_upgrade lends the call to the library for the length of the callback, and the library
     // makes one call at a time on this thread.
     unsafe { &mut *upgrade.cast() }

@@ -276,6 +276,7 @@ pub(super) fn status_name(status: i32) -> String {
         abi::WSH_E_NOT_FOUND => "WSH_E_NOT_FOUND",
         abi::WSH_E_REJECTED => "WSH_E_REJECTED",
         abi::WSH_E_BUSY => "WSH_E_BUSY",
+        abi::WSH_E_FORBIDDEN => "WSH_E_FORBIDDEN",
         abi::WSH_E_INTERNAL => "WSH_E_INTERNAL",
         _ => return format!("the unknown status {status}"),
     };

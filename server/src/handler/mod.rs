@@ -10,6 +10,7 @@ mod host;
 mod instance;
 mod library;
 mod offload;
+mod raw;
 
 // Taking a library out of memory again, or keeping it with a reason. `interpose` sees what the library does from its first
 // constructor on; the others draw the conclusions.

@@ -6,6 +6,7 @@
 mod cgi;
 mod files;
 mod fragment;
+mod instead;
 mod login;
 mod origin;
 mod target;
@@ -26,6 +27,7 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -34,6 +36,7 @@ use tracing::debug;
 use self::cgi::Cgi;
 use self::files::Files;
 use self::fragment::Reading;
+use self::instead::{Answering, Instead};
 use self::upgrade::{Leaves, PendingUpgrade};
 use crate::admission::Permit;
 use crate::auth::{Auth, Guard};
@@ -57,6 +60,14 @@ struct Peer {
     /// Over TLS.
     is_secure: bool,
     client: Option<ClientCertificate>,
+}
+
+/// What becomes of a stream when hyper lets go of it.
+#[derive(Debug)]
+enum Pending {
+    Accepted(PendingUpgrade),
+    /// Its upgrade was refused: it ends.
+    Refused(OnUpgrade),
 }
 
 /// What is served at the moment, and by which rules.
@@ -176,10 +187,11 @@ impl Front {
         let has_fragment = &*has_fragment;
         // The service runs inside the connection that it belongs to; the upgrade it prepares is taken up when the connection
         // has written 101 and let go of the stream.
-        let pending: Mutex<Option<PendingUpgrade>> = Mutex::new(None);
+        let pending: Mutex<Option<Pending>> = Mutex::new(None);
+        let instead = Instead::default();
         let service = service_fn(|request| async {
             let has_fragment = has_fragment.load(Ordering::Relaxed);
-            let answer = self.answer(request, has_fragment, peer, &pending).await;
+            let answer = self.answer(request, has_fragment, peer, &pending, &instead).await;
             Ok::<_, Infallible>(answer)
         });
         let served = self.served();
@@ -189,7 +201,7 @@ impl Front {
             .header_read_timeout(patience)
             .max_buf_size(limits.head_bytes_max)
             .max_headers(limits.head_lines_max)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(Answering::new(stream, instead.clone())), service)
             .with_upgrades();
         if let Err(error) = connection.await {
             // The peer's doing, and an answer was given where one was possible.
@@ -197,8 +209,10 @@ impl Front {
             return;
         }
         let pending = pending.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pending) = pending {
-            pending.hand_over::<S>(permit).await;
+        match pending {
+            Some(Pending::Accepted(upgrade)) => upgrade.hand_over::<S>(permit).await,
+            Some(Pending::Refused(stream)) => upgrade::end(stream, limits.linger_seconds_max).await,
+            None => {}
         }
     }
 
@@ -207,17 +221,18 @@ impl Front {
         mut request: Request<Incoming>,
         has_fragment: bool,
         peer: &Peer,
-        pending: &Mutex<Option<PendingUpgrade>>,
+        pending: &Mutex<Option<Pending>>,
+        instead: &Instead,
     ) -> Response<Body> {
         login::hide_secrets(request.headers_mut());
         if wshd_protocol::handshake::is_upgrade(request.headers()) {
-            return match upgrade::answer(self, request, has_fragment, peer).await {
-                Ok((response, accepted)) => {
-                    *pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted);
-                    response
-                }
-                Err(refusal) => refusal,
+            let stream = hyper::upgrade::on(&mut request);
+            let (response, next) = match upgrade::answer(self, request, has_fragment, peer, instead).await {
+                Ok((response, ticket)) => (response, Pending::Accepted(PendingUpgrade::new(stream, ticket))),
+                Err(refusal) => (refusal, Pending::Refused(stream)),
             };
+            *pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
+            return response;
         }
         let served = self.served();
         let auth = served.config.auth_of_files();

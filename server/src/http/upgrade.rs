@@ -3,22 +3,24 @@
 //! In: a request that asks for an upgrade. Out: the answer 101 and a [`PendingUpgrade`], or a refusal with its HTTP status.
 
 use std::io;
+use std::time::Duration;
 
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tracing::debug;
 use wshd_protocol::handshake::Offer;
 
 use super::fragment::Reading;
+use super::instead::{Answering, Instead};
 use super::login::{self, Passed};
 use super::{Body, Front, Peer, origin, refusal};
 use crate::admission::Permit;
-use crate::generation::{Decision, Refusal, Ticket, UpgradeRequest};
+use crate::generation::{Decision, Manner, Refusal, Ticket, UpgradeRequest};
 use crate::router::Found;
 use crate::session::Stream;
 use crate::tls::Secured;
@@ -31,6 +33,10 @@ pub(super) struct PendingUpgrade {
 }
 
 impl PendingUpgrade {
+    pub(super) fn new(stream: OnUpgrade, ticket: Ticket) -> Self {
+        Self { stream, ticket }
+    }
+
     /// Waits for the stream and passes it to the worker that accepted.
     pub(super) async fn hand_over<S: Leaves + AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         self,
@@ -41,9 +47,11 @@ impl PendingUpgrade {
             Ok(upgraded) => upgraded,
             Err(error) => return debug!(peer = %permit.peer(), "upgrade was not completed: {error}"),
         };
-        let parts = upgraded.downcast::<TokioIo<Reading<S>>>().expect("the connection served this stream");
+        let parts = upgraded
+            .downcast::<TokioIo<Answering<Reading<S>>>>()
+            .expect("the connection served this stream");
         // Leaves the front's event loop; the worker registers it with its own.
-        let stream = match parts.io.into_inner().into_inner().leave() {
+        let stream = match parts.io.into_inner().into_inner().into_inner().leave() {
             Ok(stream) => stream,
             Err(error) => return debug!(peer = %permit.peer(), "stream cannot be moved: {error}"),
         };
@@ -51,6 +59,15 @@ impl PendingUpgrade {
         if ticket.hand_over(stream, parts.read_buf.into(), peer) {
             permit.transfer();
         }
+    }
+}
+
+/// Ends a stream whose upgrade was refused, behind the answer. To hyper it is one that may become another protocol's, which it lets go
+/// of without a word; over TLS the peer would have to take the end for a lost connection.
+pub(super) async fn end(stream: OnUpgrade, patience: Duration) {
+    if let Ok(upgraded) = stream.await {
+        // A peer that is gone or takes nothing need not be told.
+        let _ = tokio::time::timeout(patience, TokioIo::new(upgraded).shutdown()).await;
     }
 }
 
@@ -76,10 +93,11 @@ impl Leaves for Secured {
 /// Checks the opening handshake (RFC 6455 section 4.2), finds the handler and asks it.
 pub(super) async fn answer(
     front: &Front,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     has_fragment: bool,
     peer: &Peer,
-) -> Result<(Response<Body>, PendingUpgrade), Response<Body>> {
+    instead: &Instead,
+) -> Result<(Response<Body>, Ticket), Response<Body>> {
     let refuse = |status, more, body: String| {
         debug!(target: "access", peer = %peer.address, "refused {status}: {}", body.trim_end());
         refusal(status, more, body)
@@ -146,7 +164,10 @@ pub(super) async fn answer(
         })?;
         let accepted = match decision {
             Decision::Accept(accepted) => accepted,
-            Decision::Refuse(refused) => return Err(refusal(refused.status, refused.headers, refused.body)),
+            Decision::Refuse(refused) => {
+                take_time(refused.manner, instead).await;
+                return Err(refusal(refused.status, refused.headers, refused.body));
+            }
             Decision::AskAgain(request) => {
                 asked = Some(*request);
                 tokio::task::yield_now().await;
@@ -160,11 +181,22 @@ pub(super) async fn answer(
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *response.headers_mut() = agreed;
         response.headers_mut().extend(accepted.headers);
-        let stream = hyper::upgrade::on(&mut request);
-        return Ok((response, PendingUpgrade { stream, ticket: accepted.ticket }));
+        take_time(accepted.manner, instead).await;
+        return Ok((response, accepted.ticket));
     }
     let refused = Refusal::shutting_down();
     Err(refusal(refused.status, refused.headers, refused.body))
+}
+
+/// Lets the time pass that the handler wants before its answer, and keeps what it wants written in the place of it.
+async fn take_time(manner: Manner, instead: &Instead) {
+    if !manner.delay.is_zero() {
+        tokio::time::sleep(manner.delay).await;
+    }
+    if let Some(bytes) = manner.instead {
+        // Set once: after an answer that a handler has given, the connection ends or is no longer HTTP's.
+        let _ = instead.set(bytes);
+    }
 }
 
 /// How many generations in a row may turn a peer away because they are leaving: more than a reload in a moment is a server that

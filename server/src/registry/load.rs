@@ -36,16 +36,16 @@ impl Version for Arc<Generation> {
     }
 
     fn hash(&self) -> [u8; 32] {
-        content(self.staged().hash(), self.config())
+        content(self.staged().hash(), self.config(), self.is_raw())
     }
 }
 
-/// What tells a version from another: its code and what it was told of the config.
-fn content(code: &[u8; 32], config: &str) -> [u8; 32] {
-    if config == NO_CONFIG {
+/// What tells a version from another: its code, what it was told of the config, and what that grants it.
+fn content(code: &[u8; 32], config: &str, is_raw: bool) -> [u8; 32] {
+    if config == NO_CONFIG && !is_raw {
         return *code;
     }
-    Sha256::new().chain_update(code).chain_update(config).finalize().into()
+    Sha256::new().chain_update(code).chain_update([u8::from(is_raw)]).chain_update(config).finalize().into()
 }
 
 /// A library that may be loaded: a checked copy with a name of its own.
@@ -57,6 +57,8 @@ pub(super) struct Prepared {
     info: LibraryInfo,
     /// The handler's own table of the config file, as JSON.
     config: Arc<str>,
+    /// The config grants it raw access.
+    is_raw: bool,
     hash: [u8; 32],
 }
 
@@ -72,14 +74,15 @@ impl Load {
     fn prepare_file(&self, found: &Found) -> Result<Prepared, Loaded<Arc<Generation>>> {
         let staged = self.stage.stage(found).map_err(|error| refused(error, None))?;
         let config: Arc<str> = self.config.handlers.config_of(&found.name).into();
-        let hash = content(staged.hash(), &config);
+        let is_raw = self.config.handlers.grants_raw(&found.name);
+        let hash = content(staged.hash(), &config, is_raw);
         if self.known.contains(&hash) {
             return Err(Loaded::Same(hash));
         }
         let (staged, info) =
             check_staged(staged, &self.config.handlers).map_err(|reason| refused(reason, Some(hash)))?;
         let Found { path, resource, name, .. } = found.clone();
-        Ok(Prepared { name, resource, file: path, staged, info, config, hash })
+        Ok(Prepared { name, resource, file: path, staged, info, config, is_raw, hash })
     }
 
     /// A copy was checked when it was made; it needs another name, because two files of one name are one library. It gets the
@@ -94,13 +97,14 @@ impl Load {
             staged: staged.map_err(|error| refused(error, Some(hash)))?,
             info: generation.info().clone(),
             config: generation.config().clone(),
+            is_raw: generation.is_raw(),
             hash,
         })
     }
 
     /// Maps and initialises it, on a worker of a new generation.
     pub(super) fn finish(&self, prepared: Prepared) -> Loaded<Arc<Generation>> {
-        let Prepared { name, resource, file, staged, info, config, hash } = prepared;
+        let Prepared { name, resource, file, staged, info, config, is_raw, hash } = prepared;
         debug!(handler = name, "staged as {}", staged.path().display());
         let limits = Arc::new(self.config.limits_of(&name));
         let blueprint = Blueprint {
@@ -111,6 +115,7 @@ impl Load {
             info,
             staged,
             config,
+            is_raw,
             limits,
             offload: OffloadLimits {
                 threads_max: self.config.handlers.offload_threads_max,

@@ -318,10 +318,12 @@ impl Registry {
     fn load_where_config_differs(&mut self, old: &Config) {
         let (was, is) = (&old.handlers, self.config.clone());
         let differs = |slot: &Slot<_>| {
-            slot.found().is_some_and(|found| {
+            slot.found().is_some_and(|Found { name, resource, .. }| {
                 // A variant whose route is gone is on its way out.
-                let stays = found.resource.starts_with('/') || is.has_variant(&found.name);
-                stays && was.config_of(&found.name) != is.handlers.config_of(&found.name)
+                let stays = resource.starts_with('/') || is.has_variant(name);
+                let differs = was.config_of(name) != is.handlers.config_of(name)
+                    || was.grants_raw(name) != is.handlers.grants_raw(name);
+                stays && differs
             })
         };
         let changed: Vec<_> =

@@ -102,6 +102,44 @@ impl<'a> Call<'a> {
         abi::WSH_OK
     }
 
+    /// Ends the connection behind what was sent, without Close.
+    pub(crate) fn end(&mut self) -> wsh_status {
+        if self.is_frozen {
+            return abi::WSH_E_STATE;
+        }
+        if self.link.is_over() || self.link.fault.is_some() {
+            return abi::WSH_E_CLOSED;
+        }
+        self.link.fault = Some(Fault::End);
+        abi::WSH_OK
+    }
+
+    pub(crate) fn send_raw(&mut self, data: &[u8]) -> wsh_status {
+        match self.may_be_raw() {
+            Ok(()) => self.link.send_raw(data, self.desk, self.env),
+            Err(refused) => refused,
+        }
+    }
+
+    pub(crate) fn receive_raw(&mut self) -> wsh_status {
+        if let Err(refused) = self.may_be_raw() {
+            return refused;
+        }
+        if self.link.is_over() || self.link.fault.is_some() {
+            return abi::WSH_E_CLOSED;
+        }
+        self.link.receive_raw();
+        abi::WSH_OK
+    }
+
+    fn may_be_raw(&self) -> Result<(), wsh_status> {
+        if self.is_frozen {
+            return Err(abi::WSH_E_STATE);
+        }
+        let granted = self.env.generation.may_be_raw();
+        if granted < abi::WSH_OK { Err(granted) } else { Ok(()) }
+    }
+
     pub(crate) fn ready_state(&self) -> u32 {
         match self.link.connection.ready_state() {
             ReadyState::Open if self.link.fault.is_none() => abi::WSH_OPEN,

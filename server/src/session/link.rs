@@ -38,7 +38,22 @@ pub(crate) struct Link {
     pub(super) fault: Option<Fault>,
     /// The server's Close went out; no data may follow.
     pub(super) sent_close: bool,
-    pub(super) said_fin: bool,
+    pub(super) course: Course,
+}
+
+/// What the session has come to. One byte, because every idle session has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Course {
+    /// Frames go both ways.
+    Frames,
+    /// Its handler has sent bytes that need not be frames.
+    SentRaw,
+    /// Its handler takes what comes as it comes, and may have sent such bytes.
+    ReceivesRaw,
+    /// It is over, and its handler was told.
+    Over,
+    /// And FIN was sent.
+    SaidFin,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +64,8 @@ pub(crate) enum Fault {
     Missed,
     /// The handler drops the connection.
     Abort,
+    /// The handler ends it behind what was sent.
+    End,
     Io(Errno),
 }
 
@@ -71,7 +88,7 @@ impl Link {
             peer,
             fault: None,
             sent_close: false,
-            said_fin: false,
+            course: Course::Frames,
         }
     }
 
@@ -139,6 +156,42 @@ impl Link {
         let status = self.status_after_send(env);
         self.send_postponed(desk, env);
         status
+    }
+
+    /// Whether the handler was told that the session is over.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.course, Course::Over | Course::SaidFin)
+    }
+
+    /// Nothing that comes is read as frames any more.
+    pub(super) fn receive_raw(&mut self) {
+        self.course = Course::ReceivesRaw;
+    }
+
+    pub(super) fn receives_raw(&self) -> bool {
+        self.course == Course::ReceivesRaw
+    }
+
+    /// Sends bytes as they are, behind what was sent before. Also behind a Close frame, as long as the session lasts.
+    pub(super) fn send_raw(&mut self, data: &[u8], desk: &mut Desk, env: &Env) -> wsh_status {
+        if self.fault.is_some() {
+            return if self.fault == Some(Fault::Overflow) { abi::WSH_E_FULL } else { abi::WSH_E_CLOSED };
+        }
+        if self.is_over() {
+            return abi::WSH_E_CLOSED;
+        }
+        if self.course == Course::Frames {
+            self.course = Course::SentRaw;
+        }
+        if self.outgoing.is_some() {
+            return self.queue(data.len(), false, env, |_, tail| {
+                tail.extend_from_slice(data);
+                Ok(())
+            });
+        }
+        desk.cork.extend_from_slice(data);
+        self.relieve_cork(desk);
+        self.status_after_send(env)
     }
 
     /// Sends a message that does not come from a callback of this session. While its handler is sending one in fragments, it waits.
@@ -239,7 +292,11 @@ impl Link {
     ) -> wsh_status {
         let outgoing = self.outgoing.as_mut().expect("the caller saw a backlog");
         let excess = outgoing.len().saturating_add(len).saturating_sub(env.limits.outgoing_bytes_max);
-        if excess > 0 && !make_room(outgoing, excess, self.stream.committed(), env) {
+        // Between raw bytes there are no messages that could be found and dropped.
+        let makes_room = |outgoing| {
+            self.course == Course::Frames && make_room(outgoing, excess, self.stream.committed(), env)
+        };
+        if excess > 0 && !makes_room(outgoing) {
             if env.limits.slow_peer == SlowPeer::Close || !is_message {
                 self.fault = Some(Fault::Overflow);
             } else {

@@ -26,6 +26,7 @@ use wshd_protocol::{Event, Inflater, Kind, Message, PeerClose, close};
 pub(crate) use call::{Call, message_kind};
 pub(crate) use handle::{Handle, Place, Request};
 pub(crate) use head::{Head, Line};
+use link::Course;
 pub(crate) use link::{Fault, Link};
 pub(crate) use moving::{InTransit, Kept, Moving, NoExport, Returned};
 pub(crate) use outcome::{Outcome, Side};
@@ -211,6 +212,18 @@ impl Session {
                 outgoing.unread.extend_from_slice(input);
                 break;
             }
+            if self.link.receives_raw() {
+                if input.is_empty() {
+                    break;
+                }
+                self.on_raw(input, desk, env);
+                input = &mut [];
+                if !matches!(self.phase, Phase::Open | Phase::Closing(_)) {
+                    return;
+                }
+                self.link.relieve_cork(desk);
+                continue;
+            }
             let Some(event) =
                 self.link.connection.receive(&mut input, &env.protocol_limits, inflater, &mut desk.cork)
             else {
@@ -241,7 +254,7 @@ impl Session {
             }
             self.link.relieve_cork(desk);
         }
-        if self.link.connection.message_bytes_pending().is_none() {
+        if self.link.receives_raw() || self.link.connection.message_bytes_pending().is_none() {
             self.ticks.message_began = 0;
         } else if self.ticks.message_began == 0 {
             self.ticks.message_began = desk.now.max(1);
@@ -295,6 +308,12 @@ impl Session {
         self.call(desk, env, |library, instance, call| {
             library.on_message(instance, call, kind, &message.payload)
         });
+    }
+
+    /// What the peer sent, to a handler that wants it as it is.
+    fn on_raw(&mut self, bytes: &[u8], desk: &mut Desk, env: &Env) {
+        let kind = handler_api::abi::WSH_RAW;
+        self.call(desk, env, |library, instance, call| library.on_message(instance, call, kind, bytes));
     }
 
     /// The peer began the closing handshake: the handler chooses the answer.
@@ -386,8 +405,11 @@ impl Session {
 
     /// After the WebSocket is over and everything was written: FIN.
     fn say_goodbye(&mut self) {
-        if matches!(self.phase, Phase::Lingering(_)) && self.link.outgoing.is_none() && !self.link.said_fin {
-            self.link.said_fin = true;
+        if matches!(self.phase, Phase::Lingering(_))
+            && self.link.outgoing.is_none()
+            && self.link.course != Course::SaidFin
+        {
+            self.link.course = Course::SaidFin;
             if self.link.stream.finish_writing().is_err() {
                 self.phase = Phase::Gone;
             }
@@ -491,7 +513,7 @@ impl Session {
                 } else if silent > limits.idle_seconds_max.as_secs() {
                     let why = format!("peer was silent for {} s", limits.idle_seconds_max.as_secs());
                     self.fail(close::POLICY, why, desk, env);
-                } else if ping > 0 && silent >= ping && self.ticks.pinged == 0 {
+                } else if ping > 0 && silent >= ping && self.ticks.pinged == 0 && !self.link.receives_raw() {
                     self.link.ping(b"", desk);
                     self.ticks.pinged = now.max(1);
                 }
@@ -560,6 +582,7 @@ impl Session {
     fn finish(&mut self, outcome: Outcome, desk: &mut Desk, env: &Env) {
         let Some(instance) = self.instance.take() else { return };
         self.phase = Phase::Lingering(desk.now);
+        self.link.course = Course::Over;
         self.reads_on |= self.link.held.take().is_some();
         if let Some(handle) = &self.link.handle {
             handle.set_gone();
@@ -581,6 +604,7 @@ impl Session {
     fn finish_after_panic(&mut self, desk: &mut Desk, env: &Env) {
         let Some(instance) = self.instance.take() else { return };
         self.phase = Phase::Lingering(desk.now);
+        self.link.course = Course::Over;
         self.reads_on |= self.link.held.take().is_some();
         if let Some(handle) = &self.link.handle {
             handle.set_gone();
@@ -631,6 +655,7 @@ impl Session {
         match self.link.fault.take() {
             None => {}
             Some(Fault::Abort) => return self.drop_connection(Outcome::Aborted, desk, env),
+            Some(Fault::End) => return self.finish(Outcome::Aborted, desk, env),
             Some(Fault::Io(error)) => return self.on_broken(error, desk, env),
             Some(Fault::Overflow) if self.instance.is_some() => {
                 let why = format!(

@@ -84,8 +84,9 @@ impl Session {
     pub(crate) fn export(&mut self, desk: &mut Desk, env: &Env) -> Result<Vec<u8>, NoExport> {
         let link = &mut self.link;
         let Some(instance) = &self.instance else { return Err(NoExport::Refused) };
-        if self.phase != Phase::Open || link.fault.is_some() || link.sent_close {
-            // It ends by itself, soon: every phase but the open one has a deadline.
+        if self.phase != Phase::Open || link.fault.is_some() || link.sent_close || link.receives_raw() {
+            // It ends by itself, soon: every phase but the open one has a deadline. What the handler reads by itself, the code that
+            // follows would have to go on with in the middle.
             return Err(NoExport::Refused);
         }
         if link.connection.is_sending_fragments() {

@@ -10,6 +10,7 @@ mod compression; // permessage-deflate
 mod containment; // panics everywhere, and who is not hurt
 mod control; // config reloads, signals, the control socket
 mod dispatch; // the rules of pywebsocket for files and requests, and where this server differs
+mod examples; // the example handlers, as clients meet them
 mod faces; // handlers that are written from top to bottom
 mod files; // static files
 mod handlers; // libraries of every kind, sound and broken, and handlers that misbehave
@@ -18,6 +19,7 @@ mod limits; // every bound of `[limits]` is reached once
 mod messages; // text, binary, sizes, fragments, control frames, closing
 mod program; // command line, screen, messages, signals, exit codes
 mod project; // a new handler project, and a server that follows its sources
+mod raw; // handlers that go beyond a WebSocket, with and without the leave of the config
 mod reload; // new code under open connections
 mod routing; // paths, hosts and aliases to handlers
 mod services; // what a handler can ask of the server beyond its session

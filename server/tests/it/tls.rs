@@ -173,6 +173,16 @@ fn plain_pages_are_served_over_https_too() {
     assert!(large.ends_with(&[7; 1000]) && large.len() > 3_000_000, "{} bytes", large.len());
 }
 
+/// Also where what was asked for was a WebSocket: without it a peer has to take the answer for a part of one.
+#[test]
+fn a_refusal_ends_with_close_notify() {
+    let secure = Secure::start(&["echo"]);
+    let mut raw = Raw::secure(secure.tls());
+    raw.write(upgrade_head("/nowhere").as_bytes());
+    let answer = String::from_utf8(raw.read_to_end()).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+}
+
 #[test]
 fn a_page_of_this_host_has_to_have_come_by_tls() {
     let secure = Secure::start(&["echo"]);

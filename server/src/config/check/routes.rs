@@ -174,6 +174,7 @@ impl tables::Route {
             deflate: self.deflate.clone(),
             origins: None,
             auth: None,
+            raw: None,
             config: self.config.clone(),
         }
     }
@@ -191,6 +192,7 @@ impl HandlerRules {
             deflate: self.deflate.or(those.deflate),
             origins: self.origins.or(those.origins),
             auth: self.auth.or(those.auth),
+            raw: self.raw || those.raw,
             config: self.config,
         }
     }

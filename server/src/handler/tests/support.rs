@@ -244,7 +244,7 @@ fn services() -> Arc<Services> {
         metrics: Arc::default(),
     };
     let inbox = Arc::new(Inbox::new(bell));
-    Arc::new(Services::new("it".into(), inbox, "{}".into(), offload, &surroundings))
+    Arc::new(Services::new("it".into(), inbox, "{}".into(), false, offload, &surroundings))
 }
 
 pub(super) fn call(library: &Library, function: &str, argument: i32) -> i32 {

@@ -188,6 +188,28 @@ describe("in Chromium", { timeout: 10 * TEST_MS_MAX }, () => {
     assert.match((await complaint).text(), /\b403\b/);
   });
 
+  inTab("a connection that the handler aborts opens, and closes with 1006", async (tab) => {
+    // An error is for the browser to make of it.
+    const events = (await eventsOf(tab, "/abort")).filter((event) => event !== "error");
+    assert.deepEqual(events, ["open", 'close with 1006 "", clean: false']);
+    assert.deepEqual(await eventsOf(tab, "/abort_handshake"), ["error", 'close with 1006 "", clean: false']);
+    const [opened, failed] = await eventsOf(tab, "/internal_error");
+    assert.equal(opened, "open");
+    assert.match(failed, /^close with 1011 .* clean: true$/);
+  });
+
+  inTab("cookies of an opening handshake are the page's, but for those that are HTTP's alone", async (tab) => {
+    const cookies = async (query) => {
+      assert.deepEqual(await eventsOf(tab, `/cookie?${query}`), ["open", 'close with 1000 "", clean: true']);
+      const all = await browser.cookies();
+      return { page: await tab.evaluate(() => document.cookie), all: all.map(({ name }) => name).sort() };
+    };
+    await cookies("clear");
+    assert.deepEqual(await cookies("set"), { page: "foo=bar", all: ["foo"] });
+    assert.deepEqual(await cookies("set_httponly"), { page: "foo=bar", all: ["foo", "httpOnlyFoo"] });
+    assert.deepEqual(await cookies("clear"), { page: "", all: [] });
+  });
+
   inTab("the console speaks in a room, and shows the code and reason that it closed with", async (tab) => {
     const address = `${SERVER}/chat?name=Ann&room=${roomName()}`;
     const states = await watchStates(tab);
@@ -235,6 +257,27 @@ describe("in Chromium", { timeout: 10 * TEST_MS_MAX }, () => {
     ]);
     await picture(tab, "console-desktop", DESKTOP);
     await picture(tab, "console-phone", PHONE, { fullPage: true });
+  });
+
+  inTab("the console takes binary messages as the type that is chosen, also of an open socket", async (tab) => {
+    const file = join(folder, "three.bin");
+    await writeFile(file, Buffer.of(1, 2, 3));
+    await tab.locator("#url").fill(`${SERVER}/echo`);
+    await tab.select("#binary-type", "blob");
+    await tab.locator("#connect").click();
+    await tab.waitForSelector("#log .open");
+    await (await tab.$("#file")).uploadFile(file);
+    await tab.locator("#send-file").click();
+    await tab.waitForSelector("#log .message");
+    await tab.select("#binary-type", "arraybuffer");
+    await tab.locator("#send-file").click();
+    await tab.waitForSelector('#log .message ::-p-text("01 02 03")');
+    assert.deepEqual((await lines(tab, "#log")).slice(2), [
+      ["sent", "three.bin", "binary, 3 bytes"],
+      ["message", "a Blob", "binary, 3 bytes"],
+      ["sent", "three.bin", "binary, 3 bytes"],
+      ["message", "01 02 03", "binary, 3 bytes"],
+    ]);
   });
 
   inTab("what the browser refuses is shown with its reason, and what cannot work is disabled", async (tab) => {
@@ -285,6 +328,20 @@ describe("in Chromium", { timeout: 10 * TEST_MS_MAX }, () => {
     });
   }
 });
+
+// What the page of a tab sees of a WebSocket, until it is closed.
+function eventsOf(tab, path) {
+  return tab.evaluate((url) => new Promise((resolve) => {
+    const socket = new WebSocket(url);
+    const events = [];
+    socket.onopen = () => events.push("open");
+    socket.onerror = () => events.push("error");
+    socket.onclose = ({ code, reason, wasClean }) => {
+      events.push(`close with ${code} "${reason}", clean: ${wasClean}`);
+      resolve(events);
+    };
+  }), SERVER + path);
+}
 
 function setting(name, meaning) {
   const value = process.env[name];

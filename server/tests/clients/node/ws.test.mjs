@@ -296,6 +296,85 @@ conversation("plain HTTP for a handler gets 426 and is told to upgrade", async (
 });
 
 
+// ---- Examples ---------------------------------------------------------------------------------------------
+
+conversation("echo_noext agrees to no extension and echoes", async (t) => {
+  const client = await connect(t, "/echo_noext");
+  assert.equal(client.extensions, "");
+  client.send("hello");
+  assert.equal(await client.receive(), "hello");
+});
+
+for (const [order, code, reason] of [["4001 so long", 4001, "so long"], ["0", 1005, ""]]) {
+  conversation(`close is told "${order}" and does so`, async (t) => {
+    const client = await connect(t, "/close");
+    client.send(order);
+    assert.deepEqual(await client.closed, { code, reason, wasClean: true });
+  });
+}
+
+for (const [query, cookies] of [
+  ["set", ["foo=bar; Max-Age=86400"]],
+  ["set_httponly", ["httpOnlyFoo=bar; Max-Age=86400; httpOnly"]],
+  ["clear", ["foo=0; Max-Age=0", "httpOnlyFoo=0; Max-Age=0"]],
+]) {
+  conversation(`cookie?${query} answers with its cookies and closes`, async (t) => {
+    const client = dial(t, `/cookie?${query}`);
+    const [response] = await once(client, "upgrade");
+    assert.deepEqual(response.headers["set-cookie"], cookies);
+    assert.equal((await client.closed).code, 1000);
+  });
+}
+
+conversation("hsts answers with its header, says Hello and closes", async (t) => {
+  const client = dial(t, "/hsts");
+  const [response] = await once(client, "upgrade");
+  assert.equal(response.headers["strict-transport-security"], "max-age=86400");
+  assert.equal(await client.receive(), "Hello");
+  assert.equal((await client.closed).code, 1000);
+});
+
+conversation("origin_check takes a page of http://example.com and no other", async (t) => {
+  const client = await connect(t, "/origin_check", { origin: "http://example.com" });
+  assert.match(await client.receive(), /origin_check is called/);
+  for (const origin of ["http://elsewhere.example", HTTP_SERVER]) {
+    assert.equal((await refusal(t, "/origin_check", { origin })).status, 403, origin);
+  }
+});
+
+conversation("internal_error closes with 1011", async (t) => {
+  const client = await connect(t, "/internal_error");
+  assert.equal((await client.closed).code, 1011);
+});
+
+conversation("abort opens and is gone without a Close frame", async (t) => {
+  const client = await connect(t, "/abort");
+  assert.deepEqual(await client.closed, { code: 1006, reason: "", wasClean: false });
+});
+
+conversation("abort_handshake is gone without an answer", async (t) => {
+  const [error] = await once(dial(t, "/abort_handshake"), "error");
+  assert.match(error.message, /socket hang up/);
+});
+
+conversation("bench sends as often as it is told", async (t) => {
+  const client = await connect(t, "/bench");
+  client.send("0.001 10 hello you");
+  for (let count = 0; count < 10; count += 1) assert.equal(await client.receive(), "hello you");
+  assert.equal((await client.closed).code, 1000);
+});
+
+conversation("benchmark_helper sends and receives so many bytes", async (t) => {
+  const client = await connect(t, "/benchmark_helper");
+  assert.equal(client.extensions, "");
+  client.send("receive 3000000");
+  assert.deepEqual(await client.receive(), Buffer.alloc(3_000_000, "a"));
+  client.send("send 1");
+  client.send(Buffer.alloc(1_000_000, "a"));
+  assert.equal(await client.receive(), "1000000");
+});
+
+
 // ---- Several clients --------------------------------------------------------------------------------------
 
 conversation("members of a room hear each other, and that one leaves", async (t) => {
