@@ -5,6 +5,7 @@
 //! program only runs them in order and says in one line how it went.
 
 mod clients;
+mod fuzz;
 mod memory;
 mod needs;
 mod step;
@@ -17,6 +18,7 @@ const USAGE: &str = "usage:
   cargo xtask test            everything: format, lints, docs, tests, clients in other languages, a real browser
   cargo xtask test --fast     what needs nothing installed: format, lints, docs, cargo test
   cargo xtask clients         of it, only the clients in other languages and the browser
+  cargo xtask fuzz            looks for input that breaks a property, 60 s for each target (TARGET, --seconds N, --quick)
   cargo xtask bench echo      CPU per message beside a stock server (--quick, --rounds N, --tls: beside itself without TLS)
   cargo xtask bench fanout    CPU per delivery, one publisher and a thousand subscribers (--quick, --rounds N)
   cargo xtask bench idle      memory per idle connection (--quick, --tls)
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         ["test"] => test(true),
         ["test", "--fast"] => test(false),
         ["clients"] => clients(),
+        ["fuzz", ref rest @ ..] => exit_code(compilers().and_then(|()| fuzz::command(rest))),
         ["bench", ref rest @ ..] => bench(rest),
         ["soak", ..] => bench(&arguments),
         _ => {
@@ -49,10 +52,14 @@ const COMPILERS: [needs::Need; 3] = [
     needs::Need { program: "make", package: "make" },
 ];
 
+fn compilers() -> step::StepResult {
+    needs::programs(&COMPILERS)
+}
+
 fn test(everything: bool) -> ExitCode {
     let mut steps = Steps::new();
     if everything {
-        steps.run("compilers that the tests use", || needs::programs(&COMPILERS));
+        steps.run("compilers that the tests use", compilers);
     }
     steps.run("format", || cargo(&["fmt", "--all", "--check"]));
     steps.run("lints", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
@@ -92,6 +99,8 @@ fn test(everything: bool) -> ExitCode {
             steps.run(&format!("soak, quick: {soak}"), || bench_command(&["soak", soak, "--quick"]));
         }
         remove_fixtures();
+        steps.run("lints of the fuzz targets", fuzz::lints);
+        steps.run("fuzzing, quick", fuzz::quick);
         steps.run("dependencies", needs::cargo_deny);
     }
     steps.summary()
@@ -133,6 +142,10 @@ fn bench(arguments: &[&str]) -> ExitCode {
         .and_then(|()| cargo(&["build", "--release", "--package", "wshd-bench"]))
         .and_then(|()| bench_command(arguments));
     remove_fixtures();
+    exit_code(result)
+}
+
+fn exit_code(result: step::StepResult) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

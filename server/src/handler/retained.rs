@@ -29,6 +29,7 @@ pub(crate) enum Retained {
     /// The loader does not know the handle.
     NotFound,
     /// The functions of this program are not the ones that libraries find.
+    #[cfg_attr(not(wshd_interposes), allow(dead_code, reason = "it is asked where something is interposed"))]
     NotWatched,
     /// Unloading was never tried on this platform.
     #[cfg_attr(wshd_interposes, allow(dead_code, reason = "it is said where nothing is interposed"))]
