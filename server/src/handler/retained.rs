@@ -5,6 +5,10 @@ use std::time::Duration;
 
 /// See the module. `Display` continues the sentence "it stays in memory: ".
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(
+    not(wshd_interposes),
+    allow(dead_code, reason = "most is asked only where something is interposed")
+)]
 pub(crate) enum Retained {
     /// Threads that may run its code; their names.
     ThreadsAlive(Vec<String>),
@@ -29,7 +33,6 @@ pub(crate) enum Retained {
     /// The loader does not know the handle.
     NotFound,
     /// The functions of this program are not the ones that libraries find.
-    #[cfg_attr(not(wshd_interposes), allow(dead_code, reason = "it is asked where something is interposed"))]
     NotWatched,
     /// Unloading was never tried on this platform.
     #[cfg_attr(wshd_interposes, allow(dead_code, reason = "it is said where nothing is interposed"))]
