@@ -6,6 +6,7 @@
 
 mod clients;
 mod differential;
+mod fuzz;
 mod memory;
 mod needs;
 mod step;
@@ -18,6 +19,7 @@ const USAGE: &str = "usage:
   cargo xtask test               everything: format, lints, docs, tests, clients in other languages, a real browser
   cargo xtask test --fast        what needs nothing installed: format, lints, docs, cargo test
   cargo xtask clients            of it, only the clients in other languages and the browser
+  cargo xtask fuzz               looks for input that breaks a property, 60 s for each target (TARGET, --seconds N, --quick)
   cargo xtask bench echo         CPU per message beside a stock server (--quick, --rounds N, --tls: beside itself without TLS)
   cargo xtask bench deflate      what compression costs: CPU per message, memory per session, bombs (--quick, --rounds N)
   cargo xtask bench fanout       CPU per delivery, one publisher and a thousand subscribers (--quick, --rounds N)
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         ["test"] => test(true),
         ["test", "--fast"] => test(false),
         ["clients"] => clients(),
+        ["fuzz", ref rest @ ..] => exit_code(compilers().and_then(|()| fuzz::command(rest))),
         ["bench", ref rest @ ..] => bench(rest),
         ["soak", "differential", ref rest @ ..] => differential(rest),
         ["soak", ..] => bench(&arguments),
@@ -54,10 +57,14 @@ const COMPILERS: [needs::Need; 3] = [
     needs::Need { program: "make", package: "make" },
 ];
 
+fn compilers() -> step::StepResult {
+    needs::programs(&COMPILERS)
+}
+
 fn test(everything: bool) -> ExitCode {
     let mut steps = Steps::new();
     if everything {
-        steps.run("compilers that the tests use", || needs::programs(&COMPILERS));
+        steps.run("compilers that the tests use", compilers);
     }
     steps.run("format", || cargo(&["fmt", "--all", "--check"]));
     steps.run("lints", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
@@ -102,6 +109,8 @@ fn test(everything: bool) -> ExitCode {
             clients::install_python()?;
             differential::run(&differential::Plan::quick())
         });
+        steps.run("lints of the fuzz targets", fuzz::lints);
+        steps.run("fuzzing, quick", fuzz::quick);
         steps.run("dependencies", needs::cargo_deny);
     }
     steps.summary()
@@ -157,6 +166,10 @@ fn bench(arguments: &[&str]) -> ExitCode {
         .and_then(|()| cargo(&["build", "--release", "--package", "wshd-bench"]))
         .and_then(|()| bench_command(arguments));
     remove_fixtures();
+    exit_code(result)
+}
+
+fn exit_code(result: step::StepResult) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,6 +1,6 @@
 //! Installs what a test run needs and a fresh machine lacks.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
@@ -63,25 +63,23 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 /// Advisories are not part of it: their database is a repository of its own that a closed network does not reach. Run
 /// `cargo deny check advisories` where it is.
 pub(crate) fn cargo_deny() -> StepResult {
-    let tools = target_folder().join("tools");
-    let installed = tools.join("bin/cargo-deny");
-    let program = match find("cargo-deny") {
-        Some(program) => program,
-        None => {
-            if !installed.is_file() {
-                install_cargo_deny(&tools)?;
-            }
-            installed
-        }
-    };
-    let mut command = Command::new(program);
+    let mut command = Command::new(cargo_tool("cargo-deny")?);
     command.args(["--locked", "check", "bans", "licenses", "sources"]).current_dir(crate::step::root());
     run(&mut command)
 }
 
-fn install_cargo_deny(tools: &Path) -> StepResult {
-    println!("installing cargo-deny; this takes some minutes, once");
-    let mut command = cargo_command(&["install", "cargo-deny", "--locked", "--debug", "--quiet", "--root"]);
-    command.arg(tools).env("CARGO_TARGET_DIR", tools.join("build"));
-    run(&mut command)
+/// Where a program of crates.io is; it is installed into the target folder where there is none.
+pub(crate) fn cargo_tool(name: &str) -> Result<PathBuf, String> {
+    if let Some(program) = find(name) {
+        return Ok(program);
+    }
+    let tools = target_folder().join("tools");
+    let installed = tools.join("bin").join(name);
+    if !installed.is_file() {
+        println!("installing {name}; this takes some minutes, once");
+        let mut command = cargo_command(&["install", name, "--locked", "--debug", "--quiet", "--root"]);
+        command.arg(&tools).env("CARGO_TARGET_DIR", tools.join("build"));
+        run(&mut command)?;
+    }
+    Ok(installed)
 }

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 /// See the module. `Display` continues the sentence "it stays in memory: ".
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(
+    not(wshd_interposes),
+    allow(dead_code, reason = "most is asked only where something is interposed")
+)]
 pub(crate) enum Retained {
     /// Threads that may run its code; their names.
     ThreadsAlive(Vec<String>),

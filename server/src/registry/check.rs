@@ -184,7 +184,7 @@ pub fn check(bytes: &[u8]) -> Result<LibraryInfo, CheckError> {
 
 /// Where in the file the flags of `DT_FLAGS_1` lie, if they ask the loader never to unload the library: offset of each value
 /// and its bytes without that wish. Empty for a file that [`check`] refuses.
-pub(super) fn never_unload_flags(bytes: &[u8]) -> Vec<(usize, Vec<u8>)> {
+pub fn never_unload_flags(bytes: &[u8]) -> Vec<(usize, Vec<u8>)> {
     let bytes = aligned(bytes);
     let Ok(elf) = Elf::open(&bytes) else { return Vec::new() };
     let keep = |flags: u64| flags & !elf::DF_1_NODELETE.0;
@@ -313,7 +313,9 @@ impl<'a> Elf<'a> {
         };
         let address = wide(segment.p_vaddr(self.endian));
         let size = wide(segment.p_memsz(self.endian));
-        let bytes = self.at(address, Some(size)).ok_or(CheckError::Malformed(PART))?;
+        let bytes = self.at(address, Some(size)).filter(|bytes| !bytes.is_empty());
+        // Nothing lies nowhere: an empty slice need not point into the file.
+        let bytes = bytes.ok_or(CheckError::Malformed(PART))?;
         let at = bytes.as_ptr().addr() - self.bytes.as_ptr().addr();
         let all = pod::slice_from_all_bytes::<Dynamic>(bytes).map_err(|()| CheckError::Malformed(PART))?;
         let end = all.iter().position(|entry| entry.d_tag(self.endian) == elf::DT_NULL);
@@ -838,6 +840,27 @@ pub(super) mod tests {
         let half = bytes.len() / 2;
         bytes[half..].fill(0);
         check(&bytes).expect_err("half of it is missing");
+    }
+
+    /// A dynamic section without a byte, at the beginning of a segment without one, lies nowhere in the file.
+    #[test]
+    fn empty_dynamic_section_is_refused() {
+        use std::mem::offset_of;
+
+        let mut bytes = compiled(SOUND, &[]);
+        let word = |bytes: &[u8], at: usize| usize::from_ne_bytes(*bytes[at..].first_chunk().unwrap());
+        let table = word(&bytes, offset_of!(Header, e_phoff));
+        let find = |bytes: &[u8], kind: u32| {
+            let mut places = (table..).step_by(size_of::<Segment>());
+            places.find(|at| u32::from_ne_bytes(*bytes[*at..].first_chunk().unwrap()) == kind).unwrap()
+        };
+        let (loaded, dynamic) = (find(&bytes, elf::PT_LOAD.0), find(&bytes, elf::PT_DYNAMIC.0));
+        let address = bytes[loaded + offset_of!(Segment, p_vaddr)..][..size_of::<usize>()].to_vec();
+        bytes[dynamic + offset_of!(Segment, p_vaddr)..][..address.len()].copy_from_slice(&address);
+        bytes[dynamic + offset_of!(Segment, p_memsz)..][..address.len()].fill(0);
+        bytes[loaded + offset_of!(Segment, p_filesz)..][..address.len()].fill(0);
+        assert_eq!(check(&bytes), Err(CheckError::Malformed("its dynamic section")));
+        assert!(never_unload_flags(&bytes).is_empty());
     }
 
     /// Random damage never makes the check panic, and never makes it read for ever.

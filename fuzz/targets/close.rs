@@ -1,0 +1,4 @@
+//! Payloads of Close frames.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| wshd_properties::close(bytes));

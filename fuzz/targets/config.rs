@@ -1,0 +1,4 @@
+//! Config files.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| wshd_properties::config(bytes));

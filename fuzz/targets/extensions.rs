@@ -1,0 +1,4 @@
+//! Lines of `Sec-WebSocket-Extensions`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| wshd_properties::extensions(bytes));

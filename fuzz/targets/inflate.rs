@@ -1,0 +1,4 @@
+//! Compressed messages.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| wshd_properties::inflate(bytes));
