@@ -5,7 +5,7 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use wshd::config::{HandlerRules, SlowPeer};
 use wshd::control::Request;
 
-use crate::support::{Raw, TestServer, handler_library, masked, upgrade_head};
+use crate::support::{Raw, ServerProcess, TestServer, handler_library, masked, upgrade_head};
 
 /// A client that compresses, with the window of 4 KiB that the server asks for.
 struct Deflating {
@@ -16,7 +16,10 @@ struct Deflating {
 
 impl Deflating {
     fn open(server: &TestServer, path: &str) -> Self {
-        let mut raw = server.raw();
+        Self::over(server.raw(), path)
+    }
+
+    fn over(mut raw: Raw, path: &str) -> Self {
         let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n";
         raw.write(upgrade_head(path).replacen("\r\n\r\n", &format!("\r\n{offer}"), 1).as_bytes());
         let head = raw.read_head().to_ascii_lowercase();
@@ -161,6 +164,32 @@ fn a_bomb_ends_at_the_limit_with_1009() {
     client.raw.try_write(&masked(0xc2, &bytes[..1_000_000]), std::time::Duration::from_secs(30));
     assert_eq!(client.raw.close_code(), 1009);
     server.assert_serves("/echo");
+}
+
+/// Bombs of every size that the server reads to its end: from one that is just too long to one of the longest payload that it takes.
+/// The process never grows by more than twice the limit.
+#[test]
+fn a_bomb_costs_at_most_twice_the_limit() {
+    const LIMIT: usize = 16 << 20;
+    let config = format!("[deflate]\nenabled = true\n[limits]\nmessage_bytes_max = {LIMIT}\n");
+    let server = ServerProcess::start(&["echo"], &config);
+    let open = || Deflating::over(Raw::connect(server.address()), "/echo");
+    let mut client = open();
+    client.send(&sentence(1));
+    assert_eq!(client.text(), sentence(1));
+    // A part that refers to nothing before it can stand behind itself.
+    let mut part = Vec::with_capacity(10_000);
+    let mut compress = Compress::new(Compression::best(), false);
+    compress.compress_vec(&vec![0; 2 << 20], &mut part, FlushCompress::Sync).expect("it compresses");
+    let before = server.resident_kib();
+    for len in [9 * part.len(), LIMIT / 4, LIMIT / 2, LIMIT, LIMIT + LIMIT / 8] {
+        let bomb = part.repeat(len / part.len());
+        let mut client = open();
+        client.raw.write(&masked(0xc2, &bomb));
+        assert_eq!(client.raw.close_code(), 1009);
+        let grown = server.peak_kib().saturating_sub(before) as usize * 1024;
+        assert!(grown <= 2 * LIMIT, "{} bytes of bomb: {grown} bytes more", bomb.len());
+    }
 }
 
 #[test]
