@@ -32,6 +32,7 @@ mod router;
 mod session;
 mod sync;
 mod topics;
+mod windows;
 // The room where pointers of the C contract become references and back.
 #[allow(unsafe_code)]
 mod handler;

@@ -6,13 +6,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use toml::Spanned;
-use wshd_protocol::DeflateRules;
-
 use super::error::Problem;
 use super::file::{self, Given, Seconds, Strings, Whole};
 use super::value::{Host, Origins, Reload, SlowPeer, origin};
-use super::{Config, HandlerRules, Handlers, Limits, Listen, Log, Tls};
+use super::{Config, Deflate, HandlerRules, Handlers, Limits, Listen, Log, Tls};
+use toml::Spanned;
+use wshd_protocol::DeflateRules;
 
 /// Puts the values that the file gives in the place of those in `config`, and reports every one that cannot be meant.
 pub(super) fn filled(mut config: Config, file: &file::File) -> Result<Config, Vec<Problem>> {
@@ -25,14 +24,14 @@ impl Config {
     fn take(&mut self, file: &file::File, check: &mut Check) {
         self.listen.take(&file.listen, check);
         self.tls.take(&file.tls, check);
-        self.handlers.take(&file.handlers, check);
+        self.deflate.take("deflate", &file.deflate, check);
+        self.handlers.take(&file.handlers, self.deflate, check);
         if let Some(root) = check.path("files.root", &file.files.root) {
             self.files.root = Some(root);
         }
         if let Some(origins) = check.origins("upgrade.origins", &file.upgrade.origins) {
             self.upgrade.origins = origins;
         }
-        take_deflate(&mut self.deflate, &file.deflate, check);
         self.limits.take(&file.limits, check);
         take(&file.control.enabled, &mut self.control.enabled);
         if let Some(socket) = check.path("control.socket", &file.control.socket) {
@@ -105,7 +104,7 @@ impl Tls {
 }
 
 impl Handlers {
-    fn take(&mut self, file: &file::Handlers, check: &mut Check) {
+    fn take(&mut self, file: &file::Handlers, deflate: Deflate, check: &mut Check) {
         if let Some(folders) = check.folders("handlers.folders", &file.folders) {
             self.folders = folders;
         }
@@ -156,14 +155,15 @@ impl Handlers {
         let queue = &mut self.offload_queue_max;
         check.whole("handlers.offload_queue_max", " waiting", &file.offload_queue_max, 1..=1 << 20, queue);
         for (name, rules) in &file.each {
-            let own = HandlerRules::taken(name, rules, check);
+            let own = HandlerRules::taken(name, rules, deflate, check);
             self.each.insert(name.clone(), own);
         }
     }
 }
 
 impl HandlerRules {
-    fn taken(name: &str, file: &file::HandlerRules, check: &mut Check) -> Self {
+    /// `deflate` is what holds for all handlers.
+    fn taken(name: &str, file: &file::HandlerRules, deflate: Deflate, check: &mut Check) -> Self {
         let mut rules = Self::default();
         let key = |key: &str| format!("handlers.{name}.{key}");
         if file.reload.is_some() {
@@ -176,7 +176,13 @@ impl HandlerRules {
             check.parsed(&key("slow_peer"), &file.slow_peer, &mut slow_peer);
             rules.slow_peer = Some(slow_peer);
         }
-        rules.deflate = file.deflate.as_ref().map(|given| *given.get_ref());
+        if let Some(given) = &file.deflate {
+            let file::Switch(is_on) = *given.get_ref();
+            rules.deflate = Some(Deflate { rules: DeflateRules { is_on, ..deflate.rules }, ..deflate });
+        }
+        if let Some(own) = &file.deflate_keys {
+            rules.deflate.insert(deflate).take(&key("deflate"), own, check);
+        }
         let mut seconds = |name: &str, given: &Given<Seconds>, most: f64| {
             given.is_some().then(|| {
                 let mut time = Duration::ZERO;
@@ -191,21 +197,27 @@ impl HandlerRules {
     }
 }
 
-fn take_deflate(rules: &mut DeflateRules, file: &file::Deflate, check: &mut Check) {
-    take(&file.enabled, &mut rules.is_on);
-    take(&file.server_no_context_takeover, &mut rules.server_no_context_takeover);
-    take(&file.client_no_context_takeover, &mut rules.client_no_context_takeover);
-    macro_rules! whole {
-        ($($key:ident $unit:literal $range:expr;)*) => {$(
-            check.whole(concat!("deflate.", stringify!($key)), $unit, &file.$key, $range, &mut rules.$key);
-        )*};
-    }
-    whole! {
-        level "" 1..=9;
-        message_bytes_min " bytes" 0..=1 << 30;
-        server_window_bits_max " bits" 8..=15;
-        server_history_bytes_max " bytes" 0..=32_768;
-        client_window_bits_max " bits" 8..=15;
+impl Deflate {
+    /// `section` is `deflate`, or the table of one handler.
+    fn take(&mut self, section: &str, file: &file::Deflate, check: &mut Check) {
+        let rules = &mut self.rules;
+        take(&file.enabled, &mut rules.is_on);
+        take(&file.server_no_context_takeover, &mut rules.server_no_context_takeover);
+        take(&file.client_no_context_takeover, &mut rules.client_no_context_takeover);
+        macro_rules! whole {
+            ($($key:ident $unit:literal $range:expr, $into:expr;)*) => {$(
+                let key = format!("{section}.{}", stringify!($key));
+                check.whole(&key, $unit, &file.$key, $range, &mut $into);
+            )*};
+        }
+        whole! {
+            level "" 1..=9, rules.level;
+            message_bytes_min " bytes" 0..=1 << 30, rules.message_bytes_min;
+            server_window_bits_max " bits" 8..=15, rules.server_window_bits_max;
+            server_history_bytes_max " bytes" 0..=32_768, rules.server_history_bytes_max;
+            client_window_bits_max " bits" 8..=15, rules.client_window_bits_max;
+            memory_bytes_max " bytes" 0..=1 << 40, self.memory_bytes_max;
+        }
     }
 }
 

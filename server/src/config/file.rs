@@ -86,7 +86,10 @@ pub(super) struct HandlerRules {
     pub(super) drain_seconds_max: Given<Seconds>,
     pub(super) restart_seconds: Given<Seconds>,
     pub(super) slow_peer: Given<String>,
-    pub(super) deflate: Given<bool>,
+    pub(super) deflate: Given<Switch>,
+    /// The table that may stand in its place, which is read by itself, so that what is wrong with its keys is said of them.
+    #[serde(skip)]
+    pub(super) deflate_keys: Option<Deflate>,
     /// The handler's own keys, which the server does not know.
     pub(super) config: Given<toml::Table>,
 }
@@ -114,6 +117,7 @@ pub(super) struct Deflate {
     pub(super) client_window_bits_max: Given<Whole>,
     pub(super) server_no_context_takeover: Given<bool>,
     pub(super) client_no_context_takeover: Given<bool>,
+    pub(super) memory_bytes_max: Given<Whole>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -272,29 +276,51 @@ fn take_handlers(table: &mut DeTable<'_>, problems: &mut Vec<Problem>) -> BTreeM
     each
 }
 
-fn read_handler(name: &str, own: Spanned<DeValue<'_>>, problems: &mut Vec<Problem>) -> HandlerRules {
+fn read_handler(name: &str, mut own: Spanned<DeValue<'_>>, problems: &mut Vec<Problem>) -> HandlerRules {
+    let mut deflate_keys = None;
+    if let DeValue::Table(table) = own.get_mut()
+        && table.get("deflate").is_some_and(|value| value.get_ref().is_table())
+        && let Some(table) = table.remove("deflate")
+    {
+        let others = "the keys of [handlers.NAME.deflate] are those of [deflate]: ";
+        let hint = |known: &[&str]| format!("{others}{}", known.join(", "));
+        deflate_keys = Some(read_table(&format!("handlers.{name}.deflate"), table, hint, problems));
+    }
+    let hint = |known: &[&str]| {
+        let keys = known.join(", ");
+        format!(
+            "the keys of [handlers.NAME] are: {keys}; the handler's own stand in [handlers.{name}.config]"
+        )
+    };
+    let rules: HandlerRules = read_table(&format!("handlers.{name}"), own, hint, problems);
+    HandlerRules { deflate_keys, ..rules }
+}
+
+/// Reads a table of this dotted name, and reports everything that is wrong with its keys and types. The hint is for a key that
+/// resembles none.
+fn read_table<T: for<'de> Deserialize<'de> + Default>(
+    name: &str,
+    own: Spanned<DeValue<'_>>,
+    hint: impl Fn(&[&str]) -> String,
+    problems: &mut Vec<Problem>,
+) -> T {
     let span = own.span();
-    let DeValue::Table(mut table) = own.into_inner() else { return HandlerRules::default() };
-    let known = keys::<HandlerRules>();
+    let DeValue::Table(mut table) = own.into_inner() else { return T::default() };
+    let known = keys::<T>();
     for (key, span) in names(&table) {
         if !known.contains(&key.as_str()) {
             table.remove(key.as_str());
-            let dotted = format!("handlers.{name}.{key}");
+            let dotted = format!("{name}.{key}");
             let mut problem = Problem::new(&dotted, span, format!("unknown key `{dotted}`"));
-            problem.hint = Some(nearest(&key, known.iter().copied()).map_or_else(
-                || {
-                    let keys = known.join(", ");
-                    format!("the keys of [handlers.NAME] are: {keys}; the handler's own stand in [handlers.{name}.config]")
-                },
-                |near| format!("did you mean `{near}`?"),
-            ));
+            let near = nearest(&key, known.iter().copied());
+            problem.hint = Some(near.map_or_else(|| hint(known), |near| format!("did you mean `{near}`?")));
             problems.push(problem);
         }
     }
     loop {
-        let rules = Spanned::new(span.clone(), table.clone());
-        let error = match HandlerRules::deserialize(toml::de::Deserializer::from(rules)) {
-            Ok(rules) => return rules,
+        let rest = Spanned::new(span.clone(), table.clone());
+        let error = match T::deserialize(toml::de::Deserializer::from(rest)) {
+            Ok(read) => return read,
             Err(error) => error,
         };
         // As in `File::read`: the value of the wrong type is taken out, and the rest is read again.
@@ -304,10 +330,10 @@ fn read_handler(name: &str, own: Spanned<DeValue<'_>>, problems: &mut Vec<Proble
         let key = table.iter().find(|(_, value)| hit(value)).map(|(key, _)| key.get_ref().to_string());
         let Some(key) = key else {
             problems.push(Problem::new("", span, tidy(error.message())));
-            return HandlerRules::default();
+            return T::default();
         };
         table.remove(key.as_str());
-        let dotted = format!("handlers.{name}.{key}");
+        let dotted = format!("{name}.{key}");
         let wrong = format!("wrong type for `{dotted}`: {}", tidy(error.message()));
         problems.push(Problem::new(&dotted, span, wrong));
     }
@@ -376,6 +402,26 @@ impl<'de> Deserialize<'de> for Whole {
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<Whole, E> {
                 // Larger than any limit; the range check names the limit.
                 Ok(Whole(i64::try_from(number).unwrap_or(i64::MAX)))
+            }
+        }
+        deserializer.deserialize_any(Expect)
+    }
+}
+
+/// On or off, where a table could stand in its place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Switch(pub(super) bool);
+
+impl<'de> Deserialize<'de> for Switch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Expect;
+        impl Visitor<'_> for Expect {
+            type Value = Switch;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false, or a table of keys")
+            }
+            fn visit_bool<E: de::Error>(self, is_on: bool) -> Result<Switch, E> {
+                Ok(Switch(is_on))
             }
         }
         deserializer.deserialize_any(Expect)

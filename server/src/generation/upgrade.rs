@@ -5,11 +5,12 @@ use std::sync::Arc;
 use handler_api::abi::{self, wsh_status};
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use wshd_protocol::{DeflateAgreement, DeflateParameters};
+use wshd_protocol::DeflateAgreement;
 
 use super::inbox::{Command, Inbox};
 use crate::session::{Head, Peer, Stream};
 use crate::tls::ClientCertificate;
+use crate::windows::Agreed;
 
 /// A request that passed the checks of the opening handshake.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub(crate) struct UpgradeRequest {
     /// What the peer's certificate says of it.
     pub(crate) client: Option<ClientCertificate>,
     /// What would be agreed about compression.
-    pub(crate) deflate: Option<DeflateAgreement>,
+    pub(crate) deflate: Option<Agreed>,
 }
 
 /// What the library decided.
@@ -117,6 +118,7 @@ impl Drop for Ticket {
 pub(crate) struct UpgradeCall {
     request: UpgradeRequest,
     peer: String,
+    agreement: Option<DeflateAgreement>,
     extensions: String,
     chosen: Option<usize>,
     headers: HeaderMap,
@@ -142,8 +144,17 @@ const HEADERS_MAX: usize = 64;
 impl UpgradeCall {
     pub(super) fn new(request: UpgradeRequest) -> Self {
         let peer = request.peer.address().to_string();
-        let extensions = request.deflate.map(|agreement| agreement.to_string()).unwrap_or_default();
-        Self { request, peer, extensions, chosen: None, headers: HeaderMap::new(), rejection: None }
+        let agreement = request.deflate.as_ref().map(Agreed::agreement);
+        let extensions = agreement.map(|agreement| agreement.to_string()).unwrap_or_default();
+        Self {
+            request,
+            peer,
+            agreement,
+            extensions,
+            chosen: None,
+            headers: HeaderMap::new(),
+            rejection: None,
+        }
     }
 
     pub(crate) fn attribute(&self, attribute: u32) -> Option<&[u8]> {
@@ -218,14 +229,14 @@ impl UpgradeCall {
         Head::keep(&self.request.query, &self.request.headers, self.protocol(), keeps_request)
     }
 
-    /// What is agreed about compression.
-    pub(super) fn deflate(&self) -> Option<DeflateParameters> {
-        self.request.deflate.map(|agreement| agreement.parameters())
+    /// What is agreed about compression, for the session that it becomes.
+    pub(super) fn take_deflate(&mut self) -> Option<Agreed> {
+        self.request.deflate.take()
     }
 
     pub(super) fn accepted(self, ticket: Ticket) -> Accepted {
         let protocol = self.protocol().map(str::to_owned);
-        Accepted { ticket, protocol, deflate: self.request.deflate, headers: self.headers }
+        Accepted { ticket, protocol, deflate: self.agreement, headers: self.headers }
     }
 
     /// The refusal that the handler described, or 403.

@@ -108,7 +108,9 @@ pub(super) async fn answer(
             peer: peer.address.into(),
             is_secure: peer.is_secure,
             client: peer.client.clone(),
-            deflate: served.config.deflate_of(generation.name()).agree(offer.extensions()),
+            deflate: generation
+                .windows()
+                .agree(&served.config.deflate_of(generation.name()), offer.extensions()),
         });
         let patience = served.config.limits.handshake_seconds_max;
         let decision = tokio::time::timeout(patience, generation.upgrade(ask)).await.map_err(|_| {

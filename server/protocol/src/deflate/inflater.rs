@@ -60,6 +60,21 @@ impl Inflater {
         history: &[u8],
         bytes_max: usize,
     ) -> Result<(), ProtocolError> {
+        let result = self.inflate_within(payload, history, bytes_max);
+        if result.is_err() {
+            // What the peer made it hold is given back at once: every worker has an inflater.
+            self.text_len = 0;
+            self.prepare(0);
+        }
+        result
+    }
+
+    fn inflate_within(
+        &mut self,
+        payload: &[u8],
+        history: &[u8],
+        bytes_max: usize,
+    ) -> Result<(), ProtocolError> {
         // One byte too many tells a text that is too long.
         let room_max = bytes_max.saturating_add(1);
         let room = if payload.len() > SCRATCH_BYTES_KEPT.max(bytes_max / LARGE_PART) {
@@ -225,6 +240,10 @@ mod tests {
                 let payload = &bomb[..len.max(part.len() + 10)];
                 let error = ProtocolError::TooBig { limit: bytes_max };
                 assert_eq!(inflater.inflate(payload, &[], bytes_max), Err(error));
+                // Given back at once.
+                assert!(inflater.text().is_empty() && inflater.text.capacity() <= SCRATCH_BYTES_KEPT);
+                let error = inflater.inflate_within(payload, &[], bytes_max);
+                assert!(matches!(error, Err(ProtocolError::TooBig { .. })));
                 let room = inflater.text.capacity();
                 assert!(room <= (bytes_max + 1).max(SCRATCH_BYTES_KEPT));
                 assert!(room <= SCRATCH_BYTES_KEPT || payload.len() <= bytes_max / LARGE_PART);
