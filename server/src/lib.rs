@@ -34,6 +34,7 @@ mod secret;
 mod session;
 mod sync;
 mod topics;
+mod windows;
 // The room where pointers of the C contract become references and back.
 #[allow(unsafe_code)]
 mod handler;

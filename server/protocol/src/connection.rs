@@ -104,6 +104,15 @@ impl Connection {
         Self { kept: Some(Box::new(Kept { windows, ..Kept::default() })), agreed_bits: RSV1, ..Self::new() }
     }
 
+    /// Drops this when it drops its windows, and at once if it has none: a share of the memory that they may take.
+    #[must_use]
+    pub fn guarded_by(mut self, guard: Box<dyn Send + Sync>) -> Self {
+        if let Some(windows) = self.windows_mut() {
+            windows.guard.set(guard);
+        }
+        self
+    }
+
     // ---- receiving -----------------------------------------------------------------------------------------------------
 
     /// Takes the next event from the front of `input`; `None` when `input` is used up. What is left of a frame or message that

@@ -8,13 +8,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use toml::Spanned;
-use wshd_protocol::DeflateRules;
-
 use super::error::Problem;
 use super::file::{self, Given, Seconds, Strings, Whole};
 use super::value::{Host, Origins, Reload, SlowPeer, origin};
-use super::{Config, HandlerRules, Handlers, Limits, Listen, Log, Tls, UpgradeRules};
+use super::{Config, Deflate, HandlerRules, Handlers, Limits, Listen, Log, Tls, UpgradeRules};
+use toml::Spanned;
+use wshd_protocol::DeflateRules;
 
 /// Puts the values that the file gives in the place of those in `config`, and reports every one that cannot be meant.
 pub(super) fn filled(mut config: Config, file: &file::File) -> Result<Config, Vec<Problem>> {
@@ -27,7 +26,8 @@ impl Config {
     fn take(&mut self, file: &file::File, check: &mut Check) {
         self.listen.take(&file.listen, check);
         self.tls.take(&file.tls, check);
-        self.handlers.take(&file.handlers, check);
+        self.deflate.take("deflate", &file.deflate, check);
+        self.handlers.take(&file.handlers, self.deflate, check);
         if let Some(root) = check.path("files.root", &file.files.root) {
             self.files.root = Some(root);
         }
@@ -35,7 +35,6 @@ impl Config {
         self.take_access(file, check);
         self.take_aliases(&file.aliases, check);
         self.take_routes(&file.routes, check);
-        take_deflate(&mut self.deflate, &file.deflate, check);
         self.limits.take(&file.limits, check);
         take(&file.control.enabled, &mut self.control.enabled);
         if let Some(socket) = check.path("control.socket", &file.control.socket) {
@@ -126,7 +125,7 @@ impl UpgradeRules {
 }
 
 impl Handlers {
-    fn take(&mut self, file: &file::Handlers, check: &mut Check) {
+    fn take(&mut self, file: &file::Handlers, deflate: Deflate, check: &mut Check) {
         if let Some(folders) = check.folders("handlers.folders", &file.folders) {
             self.folders = folders;
         }
@@ -183,15 +182,15 @@ impl Handlers {
         let queue = &mut self.offload_queue_max;
         check.whole("handlers.offload_queue_max", " waiting", &file.offload_queue_max, 1..=1 << 20, queue);
         for (name, rules) in &file.each {
-            let own = HandlerRules::taken(&format!("handlers.{name}"), rules, check);
+            let own = HandlerRules::taken(&format!("handlers.{name}"), rules, deflate, check);
             self.each.insert(name.clone(), own);
         }
     }
 }
 
 impl HandlerRules {
-    /// `section` is what errors call the table.
-    fn taken(section: &str, file: &file::HandlerRules, check: &mut Check) -> Self {
+    /// `section` is what errors call the table, `deflate` what holds where it says nothing.
+    fn taken(section: &str, file: &file::HandlerRules, deflate: Deflate, check: &mut Check) -> Self {
         let mut rules = Self::default();
         let key = |key: &str| format!("{section}.{key}");
         rules.own_path = file.own_path.as_ref().map(|given| *given.get_ref());
@@ -205,7 +204,13 @@ impl HandlerRules {
             check.parsed(&key("slow_peer"), &file.slow_peer, &mut slow_peer);
             rules.slow_peer = Some(slow_peer);
         }
-        rules.deflate = file.deflate.as_ref().map(|given| *given.get_ref());
+        if let Some(given) = &file.deflate {
+            let file::Switch(is_on) = *given.get_ref();
+            rules.deflate = Some(Deflate { rules: DeflateRules { is_on, ..deflate.rules }, ..deflate });
+        }
+        if let Some(own) = &file.deflate_keys {
+            rules.deflate.insert(deflate).take(&key("deflate"), own, check);
+        }
         rules.origins = check.origins(&key("origins"), &file.origins);
         rules.raw = file.raw.as_ref().is_some_and(|given| *given.get_ref());
         let mut seconds = |name: &str, given: &Given<Seconds>, most: f64| {
@@ -222,21 +227,27 @@ impl HandlerRules {
     }
 }
 
-fn take_deflate(rules: &mut DeflateRules, file: &file::Deflate, check: &mut Check) {
-    take(&file.enabled, &mut rules.is_on);
-    take(&file.server_no_context_takeover, &mut rules.server_no_context_takeover);
-    take(&file.client_no_context_takeover, &mut rules.client_no_context_takeover);
-    macro_rules! whole {
-        ($($key:ident $unit:literal $range:expr;)*) => {$(
-            check.whole(concat!("deflate.", stringify!($key)), $unit, &file.$key, $range, &mut rules.$key);
-        )*};
-    }
-    whole! {
-        level "" 1..=9;
-        message_bytes_min " bytes" 0..=1 << 30;
-        server_window_bits_max " bits" 8..=15;
-        server_history_bytes_max " bytes" 0..=32_768;
-        client_window_bits_max " bits" 8..=15;
+impl Deflate {
+    /// `section` is `deflate`, or the table of one handler.
+    fn take(&mut self, section: &str, file: &file::Deflate, check: &mut Check) {
+        let rules = &mut self.rules;
+        take(&file.enabled, &mut rules.is_on);
+        take(&file.server_no_context_takeover, &mut rules.server_no_context_takeover);
+        take(&file.client_no_context_takeover, &mut rules.client_no_context_takeover);
+        macro_rules! whole {
+            ($($key:ident $unit:literal $range:expr, $into:expr;)*) => {$(
+                let key = format!("{section}.{}", stringify!($key));
+                check.whole(&key, $unit, &file.$key, $range, &mut $into);
+            )*};
+        }
+        whole! {
+            level "" 1..=9, rules.level;
+            message_bytes_min " bytes" 0..=1 << 30, rules.message_bytes_min;
+            server_window_bits_max " bits" 8..=15, rules.server_window_bits_max;
+            server_history_bytes_max " bytes" 0..=32_768, rules.server_history_bytes_max;
+            client_window_bits_max " bits" 8..=15, rules.client_window_bits_max;
+            memory_bytes_max " bytes" 0..=1 << 40, self.memory_bytes_max;
+        }
     }
 }
 

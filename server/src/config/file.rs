@@ -98,7 +98,10 @@ pub(super) struct HandlerRules {
     pub(super) drain_seconds_max: Given<Seconds>,
     pub(super) restart_seconds: Given<Seconds>,
     pub(super) slow_peer: Given<String>,
-    pub(super) deflate: Given<bool>,
+    pub(super) deflate: Given<Switch>,
+    /// The table that may stand in its place, which is read by itself, so that what is wrong with its keys is said of them.
+    #[serde(skip)]
+    pub(super) deflate_keys: Option<Deflate>,
     pub(super) origins: Given<Strings>,
     pub(super) auth: Given<String>,
     pub(super) raw: Given<bool>,
@@ -162,6 +165,7 @@ pub(super) struct Deflate {
     pub(super) client_window_bits_max: Given<Whole>,
     pub(super) server_no_context_takeover: Given<bool>,
     pub(super) client_no_context_takeover: Given<bool>,
+    pub(super) memory_bytes_max: Given<Whole>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -229,7 +233,7 @@ impl File {
                 .collect());
         }
         let mut problems = Vec::new();
-        let handlers = tables::take_below(table.get_mut(), "handlers", HANDLERS_HINT, &mut problems);
+        let handlers = tables::take_handlers(table.get_mut(), &mut problems);
         let auth = tables::take_below(table.get_mut(), "auth", "", &mut problems);
         let aliases = tables::take_aliases(table.get_mut(), &mut problems);
         let routes = tables::take_routes(table.get_mut(), &mut problems);
@@ -239,8 +243,7 @@ impl File {
             // the table gets smaller each time.
             let error = match Self::deserialize(toml::de::Deserializer::from(table.clone())) {
                 Ok(mut file) if problems.is_empty() => {
-                    file.handlers.each =
-                        handlers.into_iter().map(|(name, rules)| (name.into_inner(), rules)).collect();
+                    file.handlers.each = handlers;
                     file.auth.each = auth;
                     return Ok(Self { aliases, routes, ..file });
                 }
@@ -315,8 +318,6 @@ fn take_unknown(table: &mut DeTable<'_>, problems: &mut Vec<Problem>) {
     }
 }
 
-const HANDLERS_HINT: &str = "; the handler's own stand in [handlers.NAME.config]";
-
 /// The keys of a table, each with its place.
 pub(super) fn names(table: &DeTable<'_>) -> Vec<(String, Range<usize>)> {
     table.keys().map(|name| (name.get_ref().to_string(), name.span())).collect()
@@ -390,6 +391,26 @@ impl<'de> Deserialize<'de> for Whole {
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<Whole, E> {
                 // Larger than any limit; the range check names the limit.
                 Ok(Whole(i64::try_from(number).unwrap_or(i64::MAX)))
+            }
+        }
+        deserializer.deserialize_any(Expect)
+    }
+}
+
+/// On or off, where a table could stand in its place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Switch(pub(super) bool);
+
+impl<'de> Deserialize<'de> for Switch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Expect;
+        impl Visitor<'_> for Expect {
+            type Value = Switch;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false, or a table of keys")
+            }
+            fn visit_bool<E: de::Error>(self, is_on: bool) -> Result<Switch, E> {
+                Ok(Switch(is_on))
             }
         }
         deserializer.deserialize_any(Expect)

@@ -54,8 +54,8 @@ pub struct Config {
     pub auth: BTreeMap<String, AuthRules>,
     /// Programs that answer requests.
     pub cgi: Cgi,
-    /// Section `[deflate]`: whether and how messages are compressed (RFC 7692). Default not at all.
-    pub deflate: DeflateRules,
+    /// Whether and how messages are compressed (RFC 7692). Default not at all.
+    pub deflate: Deflate,
     /// What a peer may cost.
     pub limits: Limits,
     /// What is written to the log.
@@ -170,8 +170,8 @@ pub struct HandlerRules {
     pub restart_seconds: Option<Duration>,
     /// As in [`Limits`].
     pub slow_peer: Option<SlowPeer>,
-    /// Whether its messages are compressed, where that differs from `[deflate]`.
-    pub deflate: Option<bool>,
+    /// Whether and how its messages are compressed, where that differs from `[deflate]` in anything.
+    pub deflate: Option<Deflate>,
     /// Which web pages may connect to it, where that differs from `[upgrade]`.
     pub origins: Option<Origins>,
     /// Which `[auth.NAME]` its peers have to pass, where that differs from `[upgrade]`.
@@ -214,6 +214,16 @@ pub struct UpgradeRules {
     pub validation_port: Option<u16>,
     /// Which `[auth.NAME]` says who may. Default: everybody may.
     pub auth: Option<String>,
+}
+
+/// Section `[deflate]`: compression of messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deflate {
+    /// What is agreed to with a peer. Default nothing.
+    pub rules: DeflateRules,
+    /// What the sessions of one handler may keep together of messages, for later ones to refer to. Each counts with the most that
+    /// was agreed. Those for whom nothing is left keep nothing and have each message compressed by itself. Default 64 MiB.
+    pub memory_bytes_max: usize,
 }
 
 /// Section `[limits]`: what a peer may cost. Each has a default, and its unit in its name.
@@ -334,6 +344,12 @@ impl Default for Handlers {
     }
 }
 
+impl Default for Deflate {
+    fn default() -> Self {
+        Self { rules: DeflateRules::default(), memory_bytes_max: 64 << 20 }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -433,9 +449,8 @@ impl Config {
     }
 
     /// Whether and how the messages of one handler are compressed.
-    pub fn deflate_of(&self, name: &str) -> DeflateRules {
-        let own = self.handlers.each.get(name).and_then(|own| own.deflate);
-        DeflateRules { is_on: own.unwrap_or(self.deflate.is_on), ..self.deflate }
+    pub fn deflate_of(&self, name: &str) -> Deflate {
+        self.handlers.each.get(name).and_then(|own| own.deflate).unwrap_or(self.deflate)
     }
 
     /// Whether a route has a variant of this name for itself.

@@ -2,6 +2,7 @@
 //!
 //! Each is taken out of the file before the sections are read, and read by itself.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde::Deserialize;
@@ -9,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{Problem, nearest};
-use super::file::{Given, Seconds, Strings, keys, names, sections, span_of, tidy};
+use super::file::{Deflate, Given, HandlerRules, Seconds, Strings, keys, names, sections, span_of, tidy};
 
 /// A line of `[aliases]`: a path that stands for another.
 #[derive(Debug)]
@@ -70,6 +71,42 @@ pub(super) fn take_below<T: for<'de> Deserialize<'de> + Default>(
         };
         let rules = table.read(own, problems);
         each.push((Spanned::new(span, name), rules));
+    }
+    each
+}
+
+/// Takes the sections `[handlers.NAME]` out of the table.
+pub(super) fn take_handlers(
+    table: &mut DeTable<'_>,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<String, HandlerRules> {
+    let mut deflate_keys = take_deflate_tables(table, problems);
+    let each = take_below(table, "handlers", "; the handler's own stand in [handlers.NAME.config]", problems);
+    let whole = |(name, rules): (Spanned<String>, HandlerRules)| {
+        let name = name.into_inner();
+        let rules = HandlerRules { deflate_keys: deflate_keys.remove(&name), ..rules };
+        (name, rules)
+    };
+    each.into_iter().map(whole).collect()
+}
+
+/// Takes the tables that may stand in the place of a handler's `deflate = true`, so that what is wrong with their keys is said of them.
+fn take_deflate_tables(table: &mut DeTable<'_>, problems: &mut Vec<Problem>) -> BTreeMap<String, Deflate> {
+    let mut each = BTreeMap::new();
+    let Some(DeValue::Table(handlers)) = table.get_mut("handlers").map(Spanned::get_mut) else { return each };
+    for (name, handler) in handlers.iter_mut() {
+        let name = name.get_ref().to_string();
+        let DeValue::Table(handler) = handler.get_mut() else { continue };
+        if !handler.get("deflate").is_some_and(|value| value.get_ref().is_table()) {
+            continue;
+        }
+        let Some(own) = handler.remove("deflate") else { continue };
+        let table = Table {
+            section: "[handlers.NAME.deflate]".into(),
+            dotted: format!("handlers.{name}.deflate"),
+            hint: String::new(),
+        };
+        each.insert(name, table.read(own, problems));
     }
     each
 }

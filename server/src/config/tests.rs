@@ -440,7 +440,7 @@ fn a_variant_goes_by_its_route_and_then_by_its_handler() {
     assert_eq!(name, "chat#/lobby");
     assert_eq!(config.handlers.rules_of(name).0, Some(Reload::Restart));
     assert_eq!(config.limits_of(name).slow_peer, SlowPeer::DropOldest);
-    assert!(config.deflate_of(name).is_on);
+    assert!(config.deflate_of(name).rules.is_on);
     assert_eq!(config.handlers.config_of(name), r#"{"motto":"lobby"}"#);
     assert_eq!(config.handlers.config_of("chat"), r#"{"motto":"all"}"#);
 }
@@ -459,6 +459,58 @@ fn a_broken_map_file_is_an_error_of_the_config_that_names_it() {
     let error = Config::load_file(&path, &Cli::default()).expect_err("a wrong line");
     assert!(error.to_string().contains("map.txt:2:1: a line of a map file is ALIAS EXISTING"), "{error}");
     assert_eq!(error.control_socket(), Path::new("s"));
+}
+
+/// A handler's compression is a switch or a table; what the table does not name is as for all, wherever that stands in the file.
+#[test]
+fn a_handler_has_compression_of_its_own() {
+    let text = "[handlers.on]\ndeflate = true\n[handlers.off]\ndeflate = { enabled = false }\n\
+                [handlers.deep.deflate]\nlevel = 9\nmemory_bytes_max = 0\nclient_no_context_takeover = true\n\
+                [deflate]\nlevel = 3\nmessage_bytes_min = 100\n";
+    let config = parse(text).unwrap();
+    let for_all = config.deflate;
+    assert_eq!((for_all.rules.is_on, for_all.rules.level), (false, 3));
+    assert_eq!(config.deflate_of("other"), for_all);
+    let rules = DeflateRules { is_on: true, ..for_all.rules };
+    assert_eq!(config.deflate_of("on"), Deflate { rules, ..for_all });
+    assert_eq!(config.deflate_of("off"), for_all);
+    let rules = DeflateRules { level: 9, client_no_context_takeover: true, ..for_all.rules };
+    assert_eq!(config.deflate_of("deep"), Deflate { rules, memory_bytes_max: 0 });
+    let config = parse("[deflate]\nenabled = true\n[handlers.deep.deflate]\nlevel = 9\n").unwrap();
+    assert!(config.deflate_of("deep").rules.is_on);
+    // Every key of the section is one of the table.
+    let (_, text) = reference();
+    let (_, section) = text.split_once("\n[deflate]\n").unwrap();
+    let section = section.split("\n# ----").next().unwrap();
+    let config =
+        parse(&format!("[handlers.all.deflate]\n{section}")).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.deflate_of("all"), Deflate::default());
+}
+
+/// What is wrong in the table of a handler is said with its place, all at once.
+#[test]
+fn wrong_keys_of_a_handlers_compression_are_refused() {
+    let text = "[handlers.chat]\ndeflate = { levl = 6, level = 10, colour = 1, enabled = \"no\" }\n[handlers.echo]\ndeflate = 3\n";
+    let text = refusal(text);
+    for words in [
+        ":2:13: unknown key `handlers.chat.deflate.levl`\n",
+        "did you mean `level`?",
+        ":2:35: unknown key `handlers.chat.deflate.colour`\n",
+        "the keys of [handlers.NAME.deflate] are those of [deflate]: enabled, level, message_bytes_min,",
+        ":2:57: wrong type for `handlers.chat.deflate.enabled`: invalid type: string \"no\", expected a boolean",
+        ":4:11: wrong type for `handlers.echo.deflate`: invalid type: integer `3`, expected true, false, or a table",
+    ] {
+        assert!(text.contains(words), "{words}\n{text}");
+    }
+    let text =
+        refusal("[handlers.chat.deflate]\nlevel = 10\nserver_window_bits_max = 7\nmemory_bytes_max = -1\n");
+    for words in [
+        ":2:9: `handlers.chat.deflate.level` is 10, but must be 1 to 9\n",
+        ":3:26: `handlers.chat.deflate.server_window_bits_max` is 7, but must be 8 to 15 bits\n",
+        ":4:20: `handlers.chat.deflate.memory_bytes_max` is -1, but must be 0 to 1099511627776 bytes\n",
+    ] {
+        assert!(text.contains(words), "{words}\n{text}");
+    }
 }
 
 /// A file that is not text is refused with the line where it stops being text.

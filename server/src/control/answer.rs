@@ -88,6 +88,9 @@ pub struct HandlerStatus {
     /// What the handler counts.
     #[serde(default)]
     pub metrics: Vec<MetricStatus>,
+    /// Of compression; `None` where it is off and nobody has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<CompressionStatus>,
     /// Serves new peers. `None` after the library was deleted.
     pub active: Option<GenerationStatus>,
     /// Older ones with sessions that are going.
@@ -110,6 +113,17 @@ pub struct GenerationStatus {
     #[serde(default)]
     pub dropped: u64,
     pub loaded_seconds_ago: u64,
+}
+
+/// What the sessions of one handler keep for compression.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompressionStatus {
+    /// What they may keep at most, by what was agreed with their peers.
+    pub reserved_bytes: usize,
+    /// `memory_bytes_max`.
+    pub reserved_bytes_max: usize,
+    /// Peers so far with whom compression of each message by itself was agreed, because nothing was left.
+    pub without_takeover: u64,
 }
 
 /// A figure that a handler keeps.
@@ -210,6 +224,18 @@ impl fmt::Display for HandlerStatus {
         }
         for MetricStatus { name, value, help, .. } in &self.metrics {
             writeln!(f, "        {name} {value}  {help}")?;
+        }
+        if let Some(CompressionStatus { reserved_bytes, reserved_bytes_max, without_takeover }) =
+            self.compression
+        {
+            write!(
+                f,
+                "        compression: {reserved_bytes} of at most {reserved_bytes_max} bytes reserved"
+            )?;
+            if without_takeover > 0 {
+                write!(f, ", {without_takeover} sessions got none")?;
+            }
+            writeln!(f)?;
         }
         self.leaving.iter().try_for_each(|leaving| writeln!(f, "        leaving: {leaving}"))
     }

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 pub use answer::{
-    Answer, CertificateStatus, GenerationStatus, HandlerStatus, MetricStatus, RefusedFile,
+    Answer, CertificateStatus, CompressionStatus, GenerationStatus, HandlerStatus, MetricStatus, RefusedFile,
     RetainedGeneration, Status, WayStatus,
 };
 pub(crate) use socket::ControlSocket;
@@ -132,6 +132,7 @@ impl Control {
             panicked: panicked.clone(),
             topics: Arc::new(Topics::new(InProcess, config.limits.published_bytes_max)),
             metrics: Arc::default(),
+            windows: Arc::default(),
         };
         let rung = changed.clone();
         let watcher =
@@ -442,6 +443,17 @@ impl Control {
 
     // ---- asking --------------------------------------------------------------------------------------------------------
 
+    /// `None` where nothing is compressed.
+    fn compression_of(&self, generation: &Generation) -> Option<CompressionStatus> {
+        let (deflate, windows) = (self.config.deflate_of(generation.name()), generation.windows());
+        let status = CompressionStatus {
+            reserved_bytes: windows.reserved(),
+            reserved_bytes_max: deflate.memory_bytes_max,
+            without_takeover: windows.refused(),
+        };
+        (deflate.rules.is_on || status.reserved_bytes > 0).then_some(status)
+    }
+
     pub(crate) fn status(&self) -> Status {
         let generation = |generation: &Arc<Generation>| GenerationStatus {
             number: generation.number(),
@@ -457,12 +469,14 @@ impl Control {
             let (own, ..) = self.config.handlers.rules_of(name);
             let any = active.or_else(|| leaving.last());
             let policy = own.or_else(|| any.map(|generation| own_policy(generation.info())));
+            let compression = any.and_then(|generation| self.compression_of(generation));
             HandlerStatus {
                 path: path.to_owned(),
                 file: any.map(|generation| generation.file().to_owned()),
                 reload: policy.map(|policy| policy.name().to_owned()),
                 metrics: self.registry.metrics_of(any.map_or("", |generation| generation.name())),
                 own_path: path.starts_with('/') && self.config.handlers.has_own_path(name),
+                compression,
                 active: active.map(generation),
                 leaving: leaving.iter().map(generation).collect(),
             }

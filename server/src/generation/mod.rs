@@ -50,6 +50,7 @@ use crate::registry::check::LibraryInfo;
 use crate::registry::stage::Staged;
 use crate::session::InTransit;
 use crate::topics::Topics;
+use crate::windows::{WindowMemory, Windows};
 
 /// See the module.
 pub(crate) struct Generation {
@@ -68,6 +69,8 @@ pub(crate) struct Generation {
     was_forbidden: AtomicBool,
     loaded_at: Instant,
     surroundings: Surroundings,
+    /// What sessions of its handler keep for compression.
+    windows: Arc<WindowMemory>,
     limits: ArcSwap<Limits>,
     state_bytes_max: usize,
     offload: OffloadLimits,
@@ -131,6 +134,7 @@ pub(crate) struct Surroundings {
     pub(crate) panicked: Arc<Notify>,
     pub(crate) topics: Arc<Topics>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) windows: Arc<Windows>,
 }
 
 /// Counts the seconds of a server, from 1 on, so that 0 can mean never.
@@ -174,6 +178,7 @@ impl Generation {
         let worker = || Worker { inbox: OnceLock::new(), load: Arc::default(), thread: Mutex::default() };
         let generation = Arc::new(Self {
             owner: Owner::new(format!("{name}.g{number}")),
+            windows: surroundings.windows.of(&name),
             name,
             number,
             path,
@@ -283,6 +288,10 @@ impl Generation {
 
     pub(crate) fn admission(&self) -> &Admission {
         &self.surroundings.admission
+    }
+
+    pub(crate) fn windows(&self) -> &Arc<WindowMemory> {
+        &self.windows
     }
 
     pub(crate) fn loaded_at(&self) -> Instant {

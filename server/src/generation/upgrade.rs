@@ -6,12 +6,13 @@ use std::time::Duration;
 use handler_api::abi::{self, wsh_status};
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use wshd_protocol::{DeflateAgreement, DeflateParameters};
+use wshd_protocol::DeflateAgreement;
 
 use super::Generation;
 use super::inbox::{Command, Inbox};
 use crate::session::{Head, Line, Peer, Stream};
 use crate::tls::ClientCertificate;
+use crate::windows::Agreed;
 
 /// A request that passed the checks of the opening handshake.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ pub(crate) struct UpgradeRequest {
     /// Who the peer is, where the config asks for it.
     pub(crate) user: Option<Arc<str>>,
     /// What would be agreed about compression.
-    pub(crate) deflate: Option<DeflateAgreement>,
+    pub(crate) deflate: Option<Agreed>,
 }
 
 /// What the library decided.
@@ -135,6 +136,7 @@ pub(crate) struct UpgradeCall {
     request: UpgradeRequest,
     generation: Arc<Generation>,
     peer: String,
+    agreement: Option<DeflateAgreement>,
     extensions: String,
     chosen: Option<usize>,
     headers: HeaderMap,
@@ -173,11 +175,13 @@ const DELAY_MAX: Duration = Duration::from_secs(60);
 impl UpgradeCall {
     pub(super) fn new(request: UpgradeRequest, generation: Arc<Generation>) -> Self {
         let peer = request.peer.address().to_string();
-        let extensions = request.deflate.map(|agreement| agreement.to_string()).unwrap_or_default();
+        let agreement = request.deflate.as_ref().map(Agreed::agreement);
+        let extensions = agreement.map(|agreement| agreement.to_string()).unwrap_or_default();
         Self {
             request,
             generation,
             peer,
+            agreement,
             extensions,
             chosen: None,
             headers: HeaderMap::new(),
@@ -274,6 +278,7 @@ impl UpgradeCall {
 
     pub(crate) fn decline_extensions(&mut self) -> wsh_status {
         self.request.deflate = None;
+        self.agreement = None;
         self.extensions.clear();
         abi::WSH_OK
     }
@@ -333,15 +338,14 @@ impl UpgradeCall {
         Head::keep(Line { path, params, query }, headers, self.protocol(), user.as_deref(), keeps_request)
     }
 
-    /// What is agreed about compression.
-    pub(super) fn deflate(&self) -> Option<DeflateParameters> {
-        self.request.deflate.map(|agreement| agreement.parameters())
+    /// What is agreed about compression, for the session that it becomes.
+    pub(super) fn take_deflate(&mut self) -> Option<Agreed> {
+        self.request.deflate.take()
     }
 
     pub(super) fn accepted(self, ticket: Ticket) -> Accepted {
         let protocol = self.protocol().map(str::to_owned);
-        let deflate = self.request.deflate;
-        Accepted { ticket, protocol, deflate, headers: self.headers, manner: self.manner }
+        Accepted { ticket, protocol, deflate: self.agreement, headers: self.headers, manner: self.manner }
     }
 
     /// The refusal that the handler described, or 403.

@@ -16,7 +16,7 @@ use rustix::event::epoll::EventFlags;
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, error, warn};
-use wshd_protocol::{DeflateParameters, Deflater, Inflater};
+use wshd_protocol::{Deflater, Inflater};
 
 use super::Generation;
 use super::inbox::{Command, Inbox};
@@ -30,6 +30,7 @@ use crate::config::Limits;
 use crate::handler::{Failure, HandlerLibrary, Instance};
 use crate::session::{Head, Kept, Link, Next, Peer, Session, SessionKey, Stream};
 use crate::topics::{Scope, Subscriptions};
+use crate::windows::Agreed;
 
 /// Batches of events before tokio's timers get their turn.
 const BATCHES_PER_WAKE: usize = 8;
@@ -107,7 +108,7 @@ pub(super) struct Waiting {
     pub(super) instance: Instance,
     head: Head,
     /// What was agreed about compression.
-    deflate: Option<DeflateParameters>,
+    deflate: Option<Agreed>,
     serial: u32,
 }
 
@@ -365,7 +366,7 @@ impl Worker {
             Ok(instance) => {
                 let serial = self.next_serial();
                 let head = call.head(self.env.keeps_request, self.env.generation.path());
-                let deflate = call.deflate();
+                let deflate = call.take_deflate();
                 let slot = self.accepted.insert(Waiting { instance, head, deflate, serial });
                 let ticket = Ticket::new(self.env.inbox.clone(), AcceptedKey { slot, serial });
                 Decision::Accept(call.accepted(ticket))

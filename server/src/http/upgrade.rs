@@ -47,9 +47,8 @@ impl PendingUpgrade {
             Ok(upgraded) => upgraded,
             Err(error) => return debug!(peer = %permit.peer(), "upgrade was not completed: {error}"),
         };
-        let parts = upgraded
-            .downcast::<TokioIo<Answering<Reading<S>>>>()
-            .expect("the connection served this stream");
+        let parts =
+            upgraded.downcast::<TokioIo<Answering<Reading<S>>>>().expect("the connection served this stream");
         // Leaves the front's event loop; the worker registers it with its own.
         let stream = match parts.io.into_inner().into_inner().into_inner().leave() {
             Ok(stream) => stream,
@@ -140,7 +139,7 @@ pub(super) async fn answer(
             none => none.insert(login::pass(&served, auth, request.headers(), peer).await?),
         };
         let mut deflate = served.config.deflate_of(generation.name());
-        deflate.is_on = route.and_then(|route| route.deflate).unwrap_or(deflate.is_on);
+        deflate.rules.is_on = route.and_then(|route| route.deflate).unwrap_or(deflate.rules.is_on);
         let ask = asked.take().unwrap_or_else(|| UpgradeRequest {
             path,
             params,
@@ -155,7 +154,7 @@ pub(super) async fn answer(
             is_secure: peer.is_secure,
             client: peer.client.clone(),
             user: passed.user(),
-            deflate: deflate.agree(offer.extensions()),
+            deflate: generation.windows().agree(&deflate, offer.extensions()),
         });
         let patience = served.config.limits.handshake_seconds_max;
         let decision = tokio::time::timeout(patience, generation.upgrade(ask)).await.map_err(|_| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use handler_api::abi::{self, wsh_status};
 use rustix::io::Errno;
-use wshd_protocol::{Connection, DeflateGroup, DeflateParameters, Kind, SendError, SentFrame, frame_head};
+use wshd_protocol::{Connection, DeflateGroup, Kind, SendError, SentFrame, frame_head};
 
 use super::SessionKey;
 use super::handle::Handle;
@@ -15,6 +15,7 @@ use super::stream::{Peer, Stream};
 use crate::config::SlowPeer;
 use crate::generation::{Desk, Env};
 use crate::topics::Published;
+use crate::windows::Agreed;
 
 /// From this size on a message is written straight from the handler's memory; below it, copying into the cork is cheaper than
 /// a system call of its own.
@@ -75,11 +76,11 @@ impl Link {
         head: Head,
         key: SessionKey,
         peer: Peer,
-        deflate: Option<DeflateParameters>,
+        deflate: Option<Agreed>,
     ) -> Self {
         Self {
             stream,
-            connection: deflate.map_or_else(Connection::new, Connection::with_deflate),
+            connection: deflate.map_or_else(Connection::new, Agreed::into_connection),
             outgoing: None,
             held: None,
             head,

@@ -1,11 +1,14 @@
 //! permessage-deflate (RFC 7692) through the whole server. The clients that compress by themselves are in `tests/clients`; here are the
 //! conversations that need a hand on each frame.
 
-use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
-use wshd::config::{HandlerRules, SlowPeer};
-use wshd::control::Request;
+use std::path::Path;
 
-use crate::support::{Raw, TestServer, handler_library, masked, upgrade_head};
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
+use wshd::config::{Config, SlowPeer};
+use wshd::control::{Request, Status};
+use wshd_protocol::DeflateRules;
+
+use crate::support::{Raw, ServerProcess, TestServer, handler_library, masked, upgrade_head};
 
 /// A client that compresses, with the window of 4 KiB that the server asks for.
 struct Deflating {
@@ -16,12 +19,19 @@ struct Deflating {
 
 impl Deflating {
     fn open(server: &TestServer, path: &str) -> Self {
-        let mut raw = server.raw();
+        Self::over(server.raw(), path)
+    }
+
+    fn over(mut raw: Raw, path: &str) -> Self {
         let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n";
         raw.write(upgrade_head(path).replacen("\r\n\r\n", &format!("\r\n{offer}"), 1).as_bytes());
         let head = raw.read_head().to_ascii_lowercase();
         let agreed = "sec-websocket-extensions: permessage-deflate; client_max_window_bits=12\r\n";
         assert!(head.starts_with("http/1.1 101 ") && head.contains(agreed), "{head}");
+        Self::after_upgrade(raw)
+    }
+
+    fn after_upgrade(raw: Raw) -> Self {
         Self { raw, compress: Compress::new(Compression::fast(), false), decompress: Decompress::new(false) }
     }
 
@@ -65,7 +75,7 @@ impl Deflating {
 }
 
 fn server(handlers: &[&str]) -> TestServer {
-    TestServer::with(handlers, |config| config.deflate.is_on = true)
+    TestServer::with(handlers, |config| config.deflate.rules.is_on = true)
 }
 
 fn sentence(number: u32) -> String {
@@ -128,7 +138,7 @@ fn what_is_published_reaches_who_compresses_and_who_does_not() {
 fn who_reads_late_inflates_everything_in_order_or_whole_messages_of_it() {
     for slow_peer in [SlowPeer::DropOldest, SlowPeer::DropNewest] {
         let server = TestServer::with(&["misbehaving"], |config| {
-            config.deflate.is_on = true;
+            config.deflate.rules.is_on = true;
             config.limits.slow_peer = slow_peer;
         });
         let mut client = Deflating::open(&server, "/misbehaving");
@@ -163,6 +173,32 @@ fn a_bomb_ends_at_the_limit_with_1009() {
     server.assert_serves("/echo");
 }
 
+/// Bombs of every size that the server reads to its end: from one that is just too long to one of the longest payload that it takes.
+/// The process never grows by more than twice the limit.
+#[test]
+fn a_bomb_costs_at_most_twice_the_limit() {
+    const LIMIT: usize = 16 << 20;
+    let config = format!("[deflate]\nenabled = true\n[limits]\nmessage_bytes_max = {LIMIT}\n");
+    let server = ServerProcess::start(&["echo"], &config);
+    let open = || Deflating::over(Raw::connect(server.address()), "/echo");
+    let mut client = open();
+    client.send(&sentence(1));
+    assert_eq!(client.text(), sentence(1));
+    // A part that refers to nothing before it can stand behind itself.
+    let mut part = Vec::with_capacity(10_000);
+    let mut compress = Compress::new(Compression::best(), false);
+    compress.compress_vec(&vec![0; 2 << 20], &mut part, FlushCompress::Sync).expect("it compresses");
+    let before = server.resident_kib();
+    for len in [9 * part.len(), LIMIT / 4, LIMIT / 2, LIMIT, LIMIT + LIMIT / 8] {
+        let bomb = part.repeat(len / part.len());
+        let mut client = open();
+        client.raw.write(&masked(0xc2, &bomb));
+        assert_eq!(client.raw.close_code(), 1009);
+        let grown = server.peak_kib().saturating_sub(before) as usize * 1024;
+        assert!(grown <= 2 * LIMIT, "{} bytes of bomb: {grown} bytes more", bomb.len());
+    }
+}
+
 #[test]
 fn damaged_data_gets_1007_and_a_bit_that_was_not_agreed_1002() {
     let server = server(&["echo"]);
@@ -174,31 +210,117 @@ fn damaged_data_gets_1007_and_a_bit_that_was_not_agreed_1002() {
     assert_eq!(raw.close_code(), 1002);
 }
 
+/// What is agreed to with a peer that offers this; empty if nothing is.
+fn answered(raw: &mut Raw, path: &str, offer: &str) -> String {
+    let head = format!("\r\nSec-WebSocket-Extensions: {offer}\r\n\r\n");
+    raw.write(upgrade_head(path).replacen("\r\n\r\n", &head, 1).as_bytes());
+    let head = raw.read_head().to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
+    let line = head.lines().find_map(|line| line.strip_prefix("sec-websocket-extensions: "));
+    line.unwrap_or_default().to_owned()
+}
+
+/// The sections of a config file that are about compression.
+fn of_file(text: &str) -> impl FnOnce(&mut Config) {
+    let parsed = Config::parse(text, Path::new("config.toml")).unwrap_or_else(|error| panic!("{error}"));
+    move |config| (config.deflate, config.handlers.each) = (parsed.deflate, parsed.handlers.each)
+}
+
 #[test]
 fn it_is_off_unless_it_is_turned_on_for_all_or_for_one_handler() {
-    let offers = |server: &TestServer| {
-        let head = upgrade_head("/echo");
-        let head = head.replacen("\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n", 1);
-        let mut raw = server.raw();
-        raw.write(head.as_bytes());
-        raw.read_head().to_ascii_lowercase().contains("permessage-deflate")
-    };
+    let offers = |server: &TestServer| !answered(&mut server.raw(), "/echo", "permessage-deflate").is_empty();
     let server = TestServer::start(&["echo"]);
     assert!(!offers(&server));
-    server.reload_with(|config| {
-        config
-            .handlers
-            .each
-            .insert("echo".into(), HandlerRules { deflate: Some(true), ..HandlerRules::default() });
-    });
+    server.reload_with(of_file("[handlers.echo]\ndeflate = true\n"));
     assert!(offers(&server));
-    server.reload_with(|config| config.deflate.is_on = true);
+    server.reload_with(of_file("[deflate]\nenabled = true\n"));
     assert!(offers(&server));
-    server.reload_with(|config| {
-        config
-            .handlers
-            .each
-            .insert("echo".into(), HandlerRules { deflate: Some(false), ..HandlerRules::default() });
-    });
+    server.reload_with(of_file("[deflate]\nenabled = true\n[handlers.echo]\ndeflate = false\n"));
     assert!(!offers(&server));
+    server.reload_with(of_file("[deflate]\nenabled = true\n[handlers.echo.deflate]\nenabled = false\n"));
+    assert!(!offers(&server));
+}
+
+/// The same code under two names: what is agreed, how hard the server tries, and what it does not try at all.
+#[test]
+fn one_handler_is_compressed_in_another_way_than_the_rest() {
+    let text = "[deflate]\nenabled = true\n[handlers.other.deflate]\nlevel = 9\nmessage_bytes_min = 200\n\
+                client_window_bits_max = 10\nserver_no_context_takeover = true\n";
+    let server = TestServer::prepare(of_file(text), |folder| {
+        for name in ["echo_wsh.so", "other_wsh.so"] {
+            std::fs::copy(handler_library("echo"), folder.join(name)).expect("the handler was built");
+        }
+    })
+    .unwrap_or_else(|error| panic!("{error}"));
+    let offer = "permessage-deflate; client_max_window_bits";
+    let answer = |path: &str| answered(&mut server.raw(), path, offer);
+    assert_eq!(answer("/echo"), "permessage-deflate; client_max_window_bits=12");
+    let expected = "permessage-deflate; server_no_context_takeover; client_max_window_bits=10";
+    assert_eq!(answer("/other"), expected);
+    let long: String = (0..40).map(sentence).collect();
+    let short = sentence(1);
+    assert!((100..200).contains(&short.len()));
+    let echoed = |path: &str, text: &str| {
+        let mut raw = server.raw();
+        answered(&mut raw, path, offer);
+        raw.write(&masked(0x81, text.as_bytes()));
+        let head = raw.read_exactly(2);
+        let length = match head[1] {
+            126 => u16::from_be_bytes(raw.read_exactly(2).try_into().expect("two bytes")).into(),
+            short => usize::from(short),
+        };
+        (head[0] & 0x40 != 0, length)
+    };
+    let (easy, hard) = (echoed("/echo", &long), echoed("/other", &long));
+    assert!(easy.0 && hard.0 && hard.1 < easy.1, "{easy:?} {hard:?}");
+    assert!(echoed("/echo", &short).0);
+    assert_eq!(echoed("/other", &short), (false, short.len()));
+}
+
+/// Those that come when the memory of the handler is used up compress each message by itself, until somebody has gone. A session
+/// that moves to new code takes its share along.
+#[test]
+fn windows_stay_within_the_memory_of_their_handler() {
+    // Two sessions with the windows of `Deflating`, and not three.
+    let both = 2 * (DeflateRules::default().server_history_bytes_max + 4096);
+    let text = format!("[handlers.echo.deflate]\nenabled = true\nmemory_bytes_max = {}\n", both + 100);
+    let server = TestServer::with(&["echo"], of_file(&text));
+    let offer = "permessage-deflate; client_max_window_bits";
+    let reserved = |status: &Status| {
+        let compression = status.handlers[0].compression.clone().expect("it is on");
+        assert_eq!(compression.reserved_bytes_max, both + 100);
+        (compression.reserved_bytes, compression.without_takeover)
+    };
+    assert_eq!(reserved(&server.status()), (0, 0));
+    let mut first = Deflating::open(&server, "/echo");
+    let mut second = Deflating::open(&server, "/echo");
+    assert_eq!(reserved(&server.status()), (both, 0));
+    let mut third = server.raw();
+    let without = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+    assert_eq!(answered(&mut third, "/echo", offer), without);
+    assert_eq!(reserved(&server.status()), (both, 1));
+    let mut third = Deflating::after_upgrade(third);
+    for number in 0..5 {
+        for client in [&mut first, &mut second] {
+            client.send(&sentence(number));
+            assert_eq!(client.next(), (true, sentence(number).into_bytes()));
+        }
+        third.compress.reset();
+        third.decompress.reset(false);
+        third.send(&sentence(number));
+        assert_eq!(third.next(), (true, sentence(number).into_bytes()));
+    }
+    server.put_version(&handler_library("echo"), 1);
+    server.ask(Request::Reload(Some("echo".into())));
+    server.wait_for("the sessions have moved", |status| {
+        status.handlers[0].active.as_ref().is_some_and(|active| active.number == 2 && active.sessions == 3)
+    });
+    assert_eq!(reserved(&server.status()), (both, 1));
+    second.send(&sentence(9));
+    assert_eq!(second.text(), sentence(9));
+    drop(first);
+    server.wait_for("a share comes back", |status| reserved(status) == (both / 2, 1));
+    Deflating::open(&server, "/echo");
+    drop((second, third));
+    server.wait_for("all shares come back", |status| reserved(status) == (0, 1));
 }

@@ -9,7 +9,7 @@ use crate::support::{Client, Raw, TestServer, masked, upgrade_head};
 
 /// One that compresses for who wants it.
 fn compressing(handler: &str) -> TestServer {
-    TestServer::with(&[handler], |config| config.deflate.is_on = true)
+    TestServer::with(&[handler], |config| config.deflate.rules.is_on = true)
 }
 
 fn header<'c>(client: &'c Client, name: &str) -> Vec<&'c str> {

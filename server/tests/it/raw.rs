@@ -76,7 +76,7 @@ fn an_aborted_session_ends_without_close_and_with_1006() {
 
 #[test]
 fn extensions_are_declined_by_the_handler_and_not_by_the_config() {
-    let server = server_with(|config| config.deflate.is_on = true);
+    let server = server_with(|config| config.deflate.rules.is_on = true);
     let offer = [("Sec-WebSocket-Extensions", "permessage-deflate")];
     let agreed = |path: &str| {
         let head =

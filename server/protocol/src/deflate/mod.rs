@@ -97,13 +97,30 @@ pub(crate) struct Windows {
     sent_by: Turn,
     /// What the next message of the peer may refer to.
     pub(crate) received: History,
+    pub(crate) guard: Guard,
+}
+
+/// What the caller wants to be dropped with the windows.
+#[derive(Default)]
+pub(crate) struct Guard(Option<Box<dyn Send + Sync>>);
+
+impl Guard {
+    pub(crate) fn set(&mut self, guard: Box<dyn Send + Sync>) {
+        self.0 = Some(guard);
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("is_set", &self.0.is_some()).finish()
+    }
 }
 
 impl Windows {
     pub(crate) fn new(parameters: DeflateParameters) -> Self {
         let sent = History::new(parameters.sent_bytes_max());
         let received = History::new(parameters.received_bytes_max());
-        Self { parameters, sent, sent_by: 0, received }
+        Self { parameters, sent, sent_by: 0, received, guard: Guard::default() }
     }
 
     /// The payload of a compressed message, which counts as sent. `None` if the message is better sent as it is.
@@ -161,6 +178,11 @@ impl DeflateRules {
             return None;
         }
         offers.iter().filter_map(Wishes::parse).next().map(|wishes| self.take(wishes))
+    }
+
+    /// The same where each side compresses each message alone: a connection keeps nothing.
+    pub fn without_context_takeover(&self) -> Self {
+        Self { server_no_context_takeover: true, client_no_context_takeover: true, ..*self }
     }
 
     fn take(&self, wishes: Wishes) -> DeflateAgreement {
@@ -223,6 +245,11 @@ impl DeflateParameters {
     /// Bytes that a connection keeps at most of what it received.
     pub fn received_bytes_max(&self) -> usize {
         if self.client_no_context_takeover { 0 } else { 1 << self.client_window_bits }
+    }
+
+    /// Bytes that a connection keeps at most, of both.
+    pub fn kept_bytes_max(&self) -> usize {
+        self.sent_bytes_max() + self.received_bytes_max()
     }
 
     pub(crate) fn message_bytes_min(&self) -> usize {

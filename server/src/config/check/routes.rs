@@ -2,7 +2,7 @@
 
 use toml::Spanned;
 
-use super::super::file::{self, Given};
+use super::super::file::{self, Given, Switch};
 use super::super::route::{self, HostPattern, Route, RoutePath};
 use super::super::tables::{self, Alias};
 use super::super::{Config, HandlerRules};
@@ -51,8 +51,9 @@ impl Config {
             route.auth = self.auth_named("routes.auth", &file.auth, check);
             self.oppose(&route, file, check);
             if let Some(variant) = &route.variant {
-                let own = HandlerRules::taken("routes", &file.rules(), check);
                 let of_handler = self.handlers.each.get(&route.handler).cloned().unwrap_or_default();
+                let deflate = of_handler.deflate.unwrap_or(self.deflate);
+                let own = HandlerRules::taken("routes", &file.rules(), deflate, check);
                 self.handlers.each.insert(variant.clone(), own.or(of_handler));
             }
             self.routes.push(route);
@@ -171,7 +172,8 @@ impl tables::Route {
             drain_seconds_max: self.drain_seconds_max.clone(),
             restart_seconds: self.restart_seconds.clone(),
             slow_peer: self.slow_peer.clone(),
-            deflate: self.deflate.clone(),
+            deflate: self.deflate.as_ref().map(|given| Spanned::new(given.span(), Switch(*given.get_ref()))),
+            deflate_keys: None,
             origins: None,
             auth: None,
             raw: None,

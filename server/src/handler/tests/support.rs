@@ -242,6 +242,7 @@ fn services() -> Arc<Services> {
         panicked: Arc::default(),
         topics: Arc::new(Topics::new(InProcess, 0)),
         metrics: Arc::default(),
+        windows: Arc::default(),
     };
     let inbox = Arc::new(Inbox::new(bell));
     Arc::new(Services::new("it".into(), inbox, "{}".into(), false, offload, &surroundings))
