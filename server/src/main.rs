@@ -10,7 +10,7 @@ use wshd::cli::{Cli, Command};
 use wshd::config::{Config, Log};
 use wshd::control::{self, Answer, Ending, Request, Reread};
 use wshd::dev::{self, Dev};
-use wshd::{Server, log, registry, scaffold, screen};
+use wshd::{Server, log, pywebsocket, registry, scaffold, screen};
 
 fn main() -> ExitCode {
     let cli = Cli::of_this_process();
@@ -31,6 +31,15 @@ fn main() -> ExitCode {
         return match wshd::tls::make_certificate(hosts, Path::new("")) {
             Ok(pair) => {
                 print!("{pair}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(&error),
+        };
+    }
+    if let Some(Command::Migrate { file }) = &cli.command {
+        return match pywebsocket::migrate(file) {
+            Ok(config) => {
+                print!("{config}");
                 ExitCode::SUCCESS
             }
             Err(error) => fail(&error),
