@@ -113,3 +113,7 @@ pub use websocket::{Handle, WebSocket};
 #[doc = include_str!("../../docs/writing-a-handler.md")]
 #[cfg(doctest)]
 struct WritingAHandler;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/from-pywebsocket.md")]
+struct FromPywebsocket;

@@ -213,6 +213,11 @@ pub enum Command {
         #[arg(default_value = "tokens.txt")]
         file: PathBuf,
     },
+    /// Turn a configuration of pywebsocket's, an INI file, into a config.toml and print it
+    Migrate {
+        /// With a section [pywebsocket], as standalone.py takes it with --config
+        file: PathBuf,
+    },
     /// Write a handler project NAME_wsh that builds, with a test
     New {
         /// Its resource path without the slash, such as chat

@@ -11,7 +11,7 @@ use wshd::cli::{Cli, Command};
 use wshd::config::{Config, Log};
 use wshd::control::{self, Answer, Ending, Request, Reread};
 use wshd::dev::{self, Dev};
-use wshd::{Server, auth, log, registry, scaffold, screen};
+use wshd::{Server, auth, log, pywebsocket, registry, scaffold, screen};
 
 fn main() -> ExitCode {
     let cli = Cli::of_this_process();
@@ -50,6 +50,15 @@ fn main() -> ExitCode {
                 if let Some(secret) = secret {
                     println!("{secret}");
                 }
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(&error),
+        };
+    }
+    if let Some(Command::Migrate { file }) = &cli.command {
+        return match pywebsocket::migrate(file) {
+            Ok(config) => {
+                print!("{config}");
                 ExitCode::SUCCESS
             }
             Err(error) => fail(&error),

@@ -33,7 +33,7 @@ fn is_usable(config: &Config) {
             serde_json::from_str(config.handlers.config_of(name)).expect("a handler is told JSON");
         assert!(told.is_object(), "{told}");
         config.limits_of(name);
-        assert!((8..=15).contains(&config.deflate_of(name).client_window_bits_max));
+        assert!((8..=15).contains(&config.deflate_of(name).rules.client_window_bits_max));
     }
 }
 
