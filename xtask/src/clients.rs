@@ -213,7 +213,9 @@ impl<T: Read + std::fmt::Debug> Unnamed for T {}
 impl Server {
     fn command() -> Command {
         let mut command = Command::new(program());
-        command.args(["--port", "0", "--log-level", "warn"]).current_dir(root()).stdout(Stdio::piped());
+        // As in the tutorial, but for the number of the port.
+        command.args(["-p", "0", "-w"]).arg(target_folder().join("release")).args(["--log-level", "warn"]);
+        command.current_dir(root()).stdout(Stdio::piped());
         command
     }
 

@@ -496,7 +496,7 @@ fn wrong_keys_of_a_handlers_compression_are_refused() {
         ":2:13: unknown key `handlers.chat.deflate.levl`\n",
         "did you mean `level`?",
         ":2:35: unknown key `handlers.chat.deflate.colour`\n",
-        "the keys of [handlers.NAME.deflate] are those of [deflate]: enabled, level, message_bytes_min,",
+        "the keys of [handlers.NAME.deflate] are: enabled, level, message_bytes_min,",
         ":2:57: wrong type for `handlers.chat.deflate.enabled`: invalid type: string \"no\", expected a boolean",
         ":4:11: wrong type for `handlers.echo.deflate`: invalid type: integer `3`, expected true, false, or a table",
     ] {

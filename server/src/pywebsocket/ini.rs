@@ -36,18 +36,20 @@ pub(super) fn entries(text: &str) -> Result<Vec<Entry>, Wrong> {
             sections.entry(name.to_owned()).or_default();
             section = Some(name.to_owned());
         } else {
-            let name =
-                section.clone().ok_or((number, format!("a section has to come first: [{SECTION}]")))?;
-            let (key, value) = trimmed
-                .split_once(['=', ':'])
-                .ok_or((number, "neither a section, nor a name with its value behind `=`".to_owned()))?;
+            let name = section
+                .clone()
+                .ok_or_else(|| (number, format!("a section has to come first: [{SECTION}]")))?;
+            let (key, value) = trimmed.split_once(['=', ':']).ok_or_else(|| {
+                (number, "neither a section, nor a name with its value behind `=`".to_owned())
+            })?;
             let entry =
                 Entry { name: key.trim().to_lowercase(), value: value.trim().to_owned(), line: number };
             sections.entry(name).or_default().push(entry);
         }
     }
     let defaults = sections.remove("DEFAULT").unwrap_or_default();
-    let own = sections.remove(SECTION).ok_or((1, format!("there is no section [{SECTION}] in it")))?;
+    let own =
+        sections.remove(SECTION).ok_or_else(|| (1, format!("there is no section [{SECTION}] in it")))?;
     // A later entry of a name takes the place of an earlier one.
     let mut entries: Vec<Entry> = Vec::new();
     for entry in defaults.into_iter().chain(own) {

@@ -4,7 +4,7 @@
 //! reason that does not differ. Paths are asked for with a whole opening handshake unless the row is about another request.
 
 use std::fmt::Debug;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use wshd::cli::Cli;
@@ -492,17 +492,24 @@ fn heads_that_are_too_large_are_refused() {
     });
 }
 
-/// A script in the document root is a file like any other.
+/// A script in the document root is a file like any other, unless its folder is named with -x.
 #[test]
-fn there_is_no_cgi() {
+fn a_script_is_run_in_the_folders_of_cgi_and_read_elsewhere() {
     let pages = tempfile::tempdir().unwrap();
     std::fs::create_dir(pages.path().join("cgi")).unwrap();
-    std::fs::write(pages.path().join("cgi/run.sh"), "#!/bin/sh\necho\necho run\n").unwrap();
-    let root = pages.path().to_owned();
-    let server = serve(|config| config.files.root = Some(root), |folder| fill(folder, &["a_wsh.so"]));
-    let rows = [differs("GET /cgi/run.sh HTTP/1.1", "run", "read", "what runs here are handlers")];
-    check("3.8, -x", &rows, |line| {
-        let (_, answer) = server.request(&plain(line, ""));
-        if answer.contains("#!/bin/sh") { "read" } else { "run" }
-    });
+    let script = pages.path().join("cgi/run.sh");
+    std::fs::write(&script, "#!/bin/sh\necho\necho run\n").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    for (paths, both) in [(&[][..], "read"), (&["/cgi"][..], "run")] {
+        let root = pages.path().to_owned();
+        let change = |config: &mut Config| {
+            config.files.root = Some(root);
+            config.cgi.paths = paths.iter().map(ToString::to_string).collect();
+        };
+        let server = serve(change, |folder| fill(folder, &["a_wsh.so"]));
+        check("3.8, -x", &[same("GET /cgi/run.sh HTTP/1.1", both)], |line| {
+            let (_, answer) = server.request(&plain(line, ""));
+            if answer.contains("#!/bin/sh") { "read" } else { "run" }
+        });
+    }
 }

@@ -108,10 +108,26 @@ fn every_invariant_names_a_test_that_exists() {
 /// Each demand in the table of conformance is held by a test.
 #[test]
 fn every_demand_of_the_rfcs_names_a_test_that_exists() {
-    let (text, names) = (read("docs/conformance.md"), functions());
-    let mut held = BTreeSet::new();
+    let held = held_by_tables(&read("docs/conformance.md"));
+    assert!(held.len() > 60, "{}", held.len());
+}
+
+/// So is each option of pywebsocket's.
+#[test]
+fn every_option_of_pywebsocket_is_in_the_document_with_a_test_that_exists() {
+    let text = read("docs/from-pywebsocket.md");
+    let (_, options) = text.split_once("\n## Options\n").expect("the section");
+    assert!(held_by_tables(options).len() > 12);
+    for option in wshd::pywebsocket::OPTIONS {
+        assert!(options.contains(&format!("`--{}`", option.name)), "--{} is missing", option.name);
+    }
+}
+
+/// The tests in the last column of a document's tables. Each row has one, and each of them exists.
+fn held_by_tables(text: &str) -> BTreeSet<String> {
+    let (names, mut held) = (functions(), BTreeSet::new());
     for row in text.lines().filter(|line| line.starts_with("| ") && line.contains('`')) {
-        let tests = row.rsplit('|').nth(1).expect("a row has three columns");
+        let tests = row.rsplit('|').nth(1).expect("a row has columns");
         assert!(quoted(tests).next().is_some(), "nothing holds: {row}");
         for test in quoted(tests) {
             let name = test.rsplit("::").next().unwrap_or(test);
@@ -119,7 +135,7 @@ fn every_demand_of_the_rfcs_names_a_test_that_exists() {
             held.insert(name.to_owned());
         }
     }
-    assert!(held.len() > 60, "{}", held.len());
+    held
 }
 
 /// The names of all functions of the workspace.

@@ -7,6 +7,7 @@ import { randomBytes } from "node:crypto";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { pathToFileURL } from "node:url";
 import { start } from "./chromium.mjs";
 
 // What the page shows where the server compresses, and where it does not.
@@ -92,6 +93,43 @@ describe("in Chromium", { timeout: 10 * TEST_MS_MAX }, () => {
     await picture(tab, "run-desktop", DESKTOP);
     await picture(tab, "run-phone", PHONE);
   });
+
+  // As the tutorial has it: a page of one's own, opened as a file. Its origin is "null".
+  inTab("a page that is opened as a file talks to echo, whose config lets it, and to no other handler", async (tab) => {
+    const file = join(folder, "tutorial.html");
+    await writeFile(file, `<!doctype html>
+      <title>tutorial</title>
+      <button id="run" onclick="talk()">Run WebSocket</button>
+      <pre id="log"></pre>
+      <script>
+        const say = (line) => { document.getElementById("log").textContent += line + "\\n"; };
+        function talk() {
+          const socket = new WebSocket("${SERVER}/echo");
+          socket.onopen = () => { say("origin " + self.origin); socket.send("Message to send"); };
+          socket.onmessage = ({ data }) => {
+            say("received " + data);
+            if (data !== "Goodbye") socket.send("Goodbye");
+          };
+          socket.onclose = ({ code, wasClean }) => {
+            say("closed " + code + " " + wasClean);
+            const refused = new WebSocket("${SERVER}/counter");
+            refused.onopen = () => say("open");
+            refused.onclose = ({ code }) => say("refused " + code);
+          };
+        }
+      </script>`);
+    await tab.goto(pathToFileURL(file).href);
+    await tab.locator("#run").click();
+    await tab.waitForFunction(() => document.getElementById("log").textContent.includes("refused"));
+    const log = await tab.$eval("#log", (log) => log.textContent.trim().split("\n"));
+    assert.deepEqual(log, [
+      "origin null",
+      "received Message to send",
+      "received Goodbye",
+      "closed 1000 true",
+      "refused 1006",
+    ]);
+  }, { visit: false });
 
   inTab("readyState runs through 0, 1, 2 and 3 when the page closes", async (tab) => {
     const { states, close } = await tab.evaluate((url) => new Promise((resolve) => {
