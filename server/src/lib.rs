@@ -30,6 +30,7 @@ mod listener;
 mod metrics;
 mod router;
 mod session;
+mod socket_file;
 mod sync;
 mod topics;
 // The room where pointers of the C contract become references and back.

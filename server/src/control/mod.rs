@@ -112,7 +112,7 @@ impl Control {
         let (identity, certificates) = Certificates::first(&config).map_err(StartError::Tls)?;
         let bound = listener::bind_all(&config).map_err(StartError::Bind)?;
         let connections_max = admission::possible(config.limits.connections_max);
-        let admission = Arc::new(Admission::new(connections_max, config.limits.connections_per_peer_max));
+        let admission = Arc::new(Admission::new(connections_max, &config));
         let front = Arc::new(Front::new(config.clone(), identity).map_err(StartError::Files)?);
         let (changed, panicked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let surroundings = Surroundings {
@@ -328,10 +328,11 @@ impl Control {
         let served = self.front.prepare(&config, identity).map_err(|error| error.to_string())?;
         let rebound = if config.listen.ports().eq(self.config.listen.ports())
             && config.listen.hosts == self.config.listen.hosts
+            && config.listen.unix == self.config.listen.unix
         {
             None
         } else {
-            let bound = listener::bind_beside(&config, &self.listeners.addresses());
+            let bound = listener::bind_beside(&config, &self.config.listen, &self.listeners);
             Some(bound.map_err(|error| error.to_string())?)
         };
         let log = crate::log::Prepared::new(&config.log).map_err(|error| error.to_string())?;
@@ -345,8 +346,9 @@ impl Control {
                 self.listeners.add(listener, &self.admission, &self.front);
             }
         }
+        self.listeners.set_unix_mode(config.listen.unix_mode);
         let connections_max = admission::possible(config.limits.connections_max);
-        self.admission.configure(connections_max, config.limits.connections_per_peer_max);
+        self.admission.configure(connections_max, &config);
         log.take_effect();
         self.registry.configure(&config);
         if config.handlers.watch != self.config.handlers.watch
@@ -421,8 +423,9 @@ impl Control {
             uptime_seconds: self.began.elapsed().as_secs(),
             config: self.config.source.clone(),
             document_root: self.config.files.root.clone(),
-            listening: self.listeners.addresses(),
+            listening: self.listeners.tcp_addresses(),
             listening_tls: self.listeners.tls_addresses(),
+            listening_unix: self.listeners.unix_sockets(),
             certificates: self.front.identity().map(|own| own.certificates().to_vec()).unwrap_or_default(),
             certificate_problem: self.certificates.problem.clone(),
             connections: self.admission.count(),

@@ -22,7 +22,6 @@ pub(crate) struct UpgradeRequest {
     /// Subprotocols that the peer offers, in its order.
     pub(crate) protocols: Vec<String>,
     pub(crate) peer: Peer,
-    pub(crate) is_secure: bool,
     /// What the peer's certificate says of it.
     pub(crate) client: Option<ClientCertificate>,
     /// What would be agreed about compression.
@@ -116,7 +115,7 @@ impl Drop for Ticket {
 #[derive(Debug)]
 pub(crate) struct UpgradeCall {
     request: UpgradeRequest,
-    peer: String,
+    peer: Option<String>,
     extensions: String,
     chosen: Option<usize>,
     headers: HeaderMap,
@@ -141,7 +140,7 @@ const HEADERS_MAX: usize = 64;
 
 impl UpgradeCall {
     pub(super) fn new(request: UpgradeRequest) -> Self {
-        let peer = request.peer.address().to_string();
+        let peer = request.peer.address().map(|address| address.to_string());
         let extensions = request.deflate.map(|agreement| agreement.to_string()).unwrap_or_default();
         Self { request, peer, extensions, chosen: None, headers: HeaderMap::new(), rejection: None }
     }
@@ -150,10 +149,10 @@ impl UpgradeCall {
         match attribute {
             abi::WSH_PATH => Some(self.request.path.as_bytes()),
             abi::WSH_QUERY => Some(self.request.query.as_bytes()),
-            abi::WSH_PEER => Some(self.peer.as_bytes()),
+            abi::WSH_PEER => self.peer.as_deref().map(str::as_bytes),
             abi::WSH_PROTOCOL => self.protocol().map(str::as_bytes),
             abi::WSH_EXTENSIONS => Some(self.extensions.as_bytes()),
-            abi::WSH_SCHEME => Some(if self.request.is_secure { b"wss" } else { b"ws" }),
+            abi::WSH_SCHEME => Some(if self.request.peer.is_secure() { b"wss" } else { b"ws" }),
             abi::WSH_TLS_SUBJECT => self.request.client.as_ref().map(|client| client.subject.as_bytes()),
             abi::WSH_TLS_NAMES => self.request.client.as_ref().map(|client| client.names.as_bytes()),
             _ => None,

@@ -4,12 +4,12 @@
 //! HTTP, and no line of a handler library runs here.
 
 mod files;
+mod forwarded;
 mod origin;
 mod upgrade;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,14 +23,15 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tracing::debug;
 
 use self::files::Files;
 use self::upgrade::{Leaves, PendingUpgrade};
 use crate::admission::Permit;
 use crate::config::Config;
+use crate::listener::Accepted;
 use crate::router::Router;
+use crate::session;
 use crate::tls::{ClientCertificate, Identity, Secured};
 
 type Body = BoxBody<Bytes, io::Error>;
@@ -42,12 +43,10 @@ pub(crate) struct Front {
     served: ArcSwap<Served>,
 }
 
-/// Who asks.
+/// Who holds the other end of a connection.
 #[derive(Debug)]
 struct Peer {
-    address: SocketAddr,
-    /// Over TLS.
-    is_secure: bool,
+    session: session::Peer,
     client: Option<ClientCertificate>,
 }
 
@@ -109,24 +108,26 @@ impl Front {
     }
 
     /// Serves one connection to its end, or until its stream belongs to a worker.
-    pub(crate) async fn serve(self: Arc<Self>, stream: TcpStream, permit: Permit, tls: bool) {
+    pub(crate) async fn serve(self: Arc<Self>, stream: Accepted, permit: Permit, tls: bool) {
         let served = self.served();
         let patience = served.config.limits.handshake_seconds_max;
-        if !tls {
-            let peer = Peer { address: permit.peer(), is_secure: false, client: None };
-            return self.converse(stream, peer, permit, patience).await;
-        }
+        let plain = Peer { session: session::Peer::new(permit.peer(), false), client: None };
+        let stream = match stream {
+            Accepted::Unix(stream) => return self.converse(stream, plain, permit, patience).await,
+            Accepted::Tcp(stream) if !tls => return self.converse(stream, plain, permit, patience).await,
+            Accepted::Tcp(stream) => stream,
+        };
         let Some(identity) = &served.identity else { return };
         let began = Instant::now();
         let accepted =
             tokio::time::timeout(patience, Secured::accept(stream, identity.config().clone())).await;
         let stream = match accepted {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return debug!(peer = %permit.peer(), "{error}"),
-            Err(_) => return debug!(peer = %permit.peer(), "no TLS handshake within {patience:?}"),
+            Ok(Err(error)) => return debug!(peer = %plain.session, "{error}"),
+            Err(_) => return debug!(peer = %plain.session, "no TLS handshake within {patience:?}"),
         };
         let client = stream.engine().client().cloned();
-        let peer = Peer { address: permit.peer(), is_secure: true, client };
+        let peer = Peer { session: session::Peer::new(permit.peer(), true), client };
         self.converse(stream, peer, permit, patience.saturating_sub(began.elapsed())).await;
     }
 
@@ -135,12 +136,12 @@ impl Front {
     where
         S: Leaves + AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let peer = &peer;
+        let (peer, permit_of) = (&peer, &permit);
         // The service runs inside the connection that it belongs to; the upgrade it prepares is taken up when the connection
         // has written 101 and let go of the stream.
         let pending: Mutex<Option<PendingUpgrade>> = Mutex::new(None);
         let service = service_fn(|request| async {
-            let answer = self.answer(request, peer, &pending).await;
+            let answer = self.answer(request, peer, permit_of, &pending).await;
             Ok::<_, Infallible>(answer)
         });
         let served = self.served();
@@ -154,7 +155,7 @@ impl Front {
             .with_upgrades();
         if let Err(error) = connection.await {
             // The peer's doing, and an answer was given where one was possible.
-            debug!(peer = %peer.address, "http connection ended: {error}");
+            debug!(peer = %peer.session, "http connection ended: {error}");
             return;
         }
         let pending = pending.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -167,10 +168,11 @@ impl Front {
         &self,
         request: Request<Incoming>,
         peer: &Peer,
+        permit: &Permit,
         pending: &Mutex<Option<PendingUpgrade>>,
     ) -> Response<Body> {
         if wshd_protocol::handshake::is_upgrade(request.headers()) {
-            return match upgrade::answer(self, request, peer).await {
+            return match upgrade::answer(self, request, peer, permit).await {
                 Ok((response, accepted)) => {
                     *pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted);
                     response

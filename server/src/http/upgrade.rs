@@ -4,21 +4,22 @@
 
 use std::io;
 
+use http::header::{self, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tracing::debug;
 use wshd_protocol::handshake::Offer;
 
-use super::{Body, Front, Peer, origin, refusal};
-use crate::admission::Permit;
+use super::{Body, Front, Peer, forwarded, origin, refusal};
+use crate::admission::{Permit, RETRY_SECONDS, Share, TOO_MANY};
 use crate::generation::{Decision, Refusal, Ticket, UpgradeRequest};
 use crate::router::resource_path;
-use crate::session::Stream;
+use crate::session::{self, Stream};
 use crate::tls::Secured;
 
 /// An upgrade that was answered with 101 and whose stream is not free yet.
@@ -26,6 +27,8 @@ use crate::tls::Secured;
 pub(super) struct PendingUpgrade {
     stream: OnUpgrade,
     ticket: Ticket,
+    peer: session::Peer,
+    share: Share,
 }
 
 impl PendingUpgrade {
@@ -34,20 +37,19 @@ impl PendingUpgrade {
         self,
         permit: Permit,
     ) {
-        let Self { stream, ticket } = self;
+        let Self { stream, ticket, peer, share } = self;
         let upgraded = match stream.await {
             Ok(upgraded) => upgraded,
-            Err(error) => return debug!(peer = %permit.peer(), "upgrade was not completed: {error}"),
+            Err(error) => return debug!(%peer, "upgrade was not completed: {error}"),
         };
         let parts = upgraded.downcast::<TokioIo<S>>().expect("the connection served this stream");
         // Leaves the front's event loop; the worker registers it with its own.
         let stream = match parts.io.into_inner().leave() {
             Ok(stream) => stream,
-            Err(error) => return debug!(peer = %permit.peer(), "stream cannot be moved: {error}"),
+            Err(error) => return debug!(%peer, "stream cannot be moved: {error}"),
         };
-        let peer = permit.peer().into();
         if ticket.hand_over(stream, parts.read_buf.into(), peer) {
-            permit.transfer();
+            permit.transfer(share);
         }
     }
 }
@@ -59,6 +61,12 @@ pub(super) trait Leaves {
 }
 
 impl Leaves for TcpStream {
+    fn leave(self) -> io::Result<Stream> {
+        Ok(Stream::Plain(self.into_std()?.into()))
+    }
+}
+
+impl Leaves for UnixStream {
     fn leave(self) -> io::Result<Stream> {
         Ok(Stream::Plain(self.into_std()?.into()))
     }
@@ -76,11 +84,18 @@ pub(super) async fn answer(
     front: &Front,
     mut request: Request<Incoming>,
     peer: &Peer,
+    permit: &Permit,
 ) -> Result<(Response<Body>, PendingUpgrade), Response<Body>> {
+    // Whom the session is with, which behind a proxy is not who holds the other end of the connection.
+    let asker = forwarded::peer_of(request.headers(), peer.session, permit, &front.served().config.listen);
     let refuse = |status, more, body: String| {
-        debug!(target: "access", peer = %peer.address, "refused {status}: {}", body.trim_end());
+        debug!(target: "access", peer = %asker, "refused {status}: {}", body.trim_end());
         refusal(status, more, body)
     };
+    let share = permit.share(asker.ip()).map_err(|_| {
+        let more = HeaderMap::from_iter([(header::RETRY_AFTER, RETRY_SECONDS.into())]);
+        refuse(StatusCode::SERVICE_UNAVAILABLE, more, TOO_MANY.into())
+    })?;
     let offer = Offer::parse(request.method(), request.version(), request.headers());
     let mut asked: Option<UpgradeRequest> = None;
     for _ in 0..ATTEMPTS_MAX {
@@ -98,15 +113,14 @@ pub(super) async fn answer(
         let offer = offer
             .as_ref()
             .map_err(|rejection| refuse(rejection.status(), rejection.headers(), format!("{rejection}\n")))?;
-        origin::check(&served.config.upgrade.origins, request.headers(), peer.is_secure)
+        origin::check(&served.config.upgrade.origins, request.headers(), asker.is_secure())
             .map_err(|why| refuse(StatusCode::FORBIDDEN, HeaderMap::new(), format!("{why}\n")))?;
         let ask = asked.take().unwrap_or_else(|| UpgradeRequest {
             path: generation.path().to_owned(),
             query: request.uri().query().unwrap_or_default().to_owned(),
             headers: request.headers().clone(),
             protocols: offer.protocols().map(str::to_owned).collect(),
-            peer: peer.address.into(),
-            is_secure: peer.is_secure,
+            peer: asker,
             client: peer.client.clone(),
             deflate: served.config.deflate_of(generation.name()).agree(offer.extensions()),
         });
@@ -132,7 +146,7 @@ pub(super) async fn answer(
         *response.headers_mut() = agreed;
         response.headers_mut().extend(accepted.headers);
         let stream = hyper::upgrade::on(&mut request);
-        return Ok((response, PendingUpgrade { stream, ticket: accepted.ticket }));
+        return Ok((response, PendingUpgrade { stream, ticket: accepted.ticket, peer: asker, share }));
     }
     let refused = Refusal::shutting_down();
     Err(refusal(refused.status, refused.headers, refused.body))
@@ -145,12 +159,12 @@ const ATTEMPTS_MAX: usize = 8;
 /// The answer to a plain request for a path that only speaks WebSocket (RFC 9110 section 15.5.22).
 pub(super) fn required() -> Response<Body> {
     let mut more = HeaderMap::new();
-    more.insert(http::header::UPGRADE, http::HeaderValue::from_static("websocket"));
+    more.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     let mut response = refusal(
         StatusCode::UPGRADE_REQUIRED,
         more,
         "this path speaks WebSocket: connect with ws:// or wss://\n",
     );
-    response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("upgrade, close"));
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade, close"));
     response
 }

@@ -38,7 +38,6 @@ pub(crate) struct Link {
     pub(super) fault: Option<Fault>,
     /// The server's Close went out; no data may follow.
     pub(super) sent_close: bool,
-    pub(super) said_fin: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +70,6 @@ impl Link {
             peer,
             fault: None,
             sent_close: false,
-            said_fin: false,
         }
     }
 

@@ -76,7 +76,10 @@ enum Phase {
     Open,
     /// Since this tick.
     Closing(u32),
-    Lingering(u32),
+    Lingering {
+        since: u32,
+        said_fin: bool,
+    },
     /// Nothing more can be read or written; to be removed.
     Gone,
 }
@@ -153,7 +156,7 @@ impl Session {
                 return Next::Wait;
             }
             // A peer that does not take its replies is not read from: that is how it feels the backpressure.
-            if self.link.outgoing.is_some() && !matches!(self.phase, Phase::Lingering(_)) {
+            if self.link.outgoing.is_some() && !matches!(self.phase, Phase::Lingering { .. }) {
                 return Next::Wait;
             }
             match self.link.stream.read(buffer) {
@@ -386,8 +389,10 @@ impl Session {
 
     /// After the WebSocket is over and everything was written: FIN.
     fn say_goodbye(&mut self) {
-        if matches!(self.phase, Phase::Lingering(_)) && self.link.outgoing.is_none() && !self.link.said_fin {
-            self.link.said_fin = true;
+        if let Phase::Lingering { said_fin: said_fin @ false, .. } = &mut self.phase
+            && self.link.outgoing.is_none()
+        {
+            *said_fin = true;
             if self.link.stream.finish_writing().is_err() {
                 self.phase = Phase::Gone;
             }
@@ -510,7 +515,7 @@ impl Session {
                 self.drop_connection(Outcome::Lost(why), desk, env);
             }
             // Replies that still go out keep the socket; their own deadline is above.
-            Phase::Lingering(began)
+            Phase::Lingering { since: began, .. }
                 if self.link.outgoing.is_none() && since(began) > limits.linger_seconds_max.as_secs() =>
             {
                 self.phase = Phase::Gone;
@@ -559,7 +564,7 @@ impl Session {
     /// The WebSocket is over: tells the handler, frees its object, logs. The stream lingers.
     fn finish(&mut self, outcome: Outcome, desk: &mut Desk, env: &Env) {
         let Some(instance) = self.instance.take() else { return };
-        self.phase = Phase::Lingering(desk.now);
+        self.phase = Phase::Lingering { since: desk.now, said_fin: false };
         self.reads_on |= self.link.held.take().is_some();
         if let Some(handle) = &self.link.handle {
             handle.set_gone();
@@ -580,7 +585,7 @@ impl Session {
     /// After a panic the object may be in any state: it is freed and nothing else is called.
     fn finish_after_panic(&mut self, desk: &mut Desk, env: &Env) {
         let Some(instance) = self.instance.take() else { return };
-        self.phase = Phase::Lingering(desk.now);
+        self.phase = Phase::Lingering { since: desk.now, said_fin: false };
         self.reads_on |= self.link.held.take().is_some();
         if let Some(handle) = &self.link.handle {
             handle.set_gone();

@@ -9,6 +9,7 @@ mod containment; // panics everywhere, and who is not hurt
 mod control; // config reloads, signals, the control socket
 mod faces; // handlers that are written from top to bottom
 mod files; // static files
+mod fronted; // behind another server: Unix sockets, and whom a proxy comes for
 mod handlers; // libraries of every kind, sound and broken, and handlers that misbehave
 mod holding; // handlers that are not ready for more
 mod limits; // every bound of `[limits]` is reached once
