@@ -129,10 +129,11 @@ typedef int32_t wsh_status;
 /* attributes of an upgrade and of the session it becomes */
 #define WSH_PATH 1u       /* resource path, percent-decoded: /chat */
 #define WSH_QUERY 2u      /* what follows the first '?', as sent; empty if there was none */
-#define WSH_PEER 3u       /* address of the peer: 192.0.2.7:50312 or [2001:db8::1]:50312 */
+#define WSH_PEER 3u       /* address of the peer: 192.0.2.7:50312 or [2001:db8::1]:50312; with port 0 if a trusted proxy said it.
+                             WSH_E_NOT_FOUND if it has none, as by a Unix socket */
 #define WSH_PROTOCOL 4u   /* subprotocol that was agreed; WSH_E_NOT_FOUND if none was */
 #define WSH_EXTENSIONS 5u /* extensions that were agreed; empty if none were */
-#define WSH_SCHEME 6u     /* "wss" if the connection is TLS's, else "ws" */
+#define WSH_SCHEME 6u     /* "wss" if the connection is TLS's, or that of a trusted proxy's peer is; else "ws" */
 #define WSH_TLS_SUBJECT 7u /* subject of the peer's certificate, which was verified: CN=Ann,O=Example. WSH_E_NOT_FOUND if it showed
                               none, which only the server's config can rule out */
 #define WSH_TLS_NAMES 8u   /* alternative names of that certificate, one a line: DNS:, email:, URI: or IP: and the name; may be empty */

@@ -373,7 +373,7 @@ impl BlockingSocket {
         found.and_then(|(_, value)| std::str::from_utf8(value).ok())
     }
 
-    /// Address and port of the peer, or of the proxy before this server. `None` where the transport has none.
+    /// Address and port of the peer; see [`WebSocket::peer`](crate::WebSocket::peer).
     pub fn peer(&self) -> Option<SocketAddr> {
         self.request.peer
     }

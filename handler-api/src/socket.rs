@@ -270,7 +270,7 @@ impl Socket {
         self.in_turn().header(name).map(str::to_owned)
     }
 
-    /// Address and port of the peer, or of the proxy before this server. `None` where the transport has none.
+    /// Address and port of the peer; see [`WebSocket::peer`](crate::WebSocket::peer).
     pub fn peer(&self) -> Option<SocketAddr> {
         self.in_turn().peer()
     }

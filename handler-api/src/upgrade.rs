@@ -68,12 +68,13 @@ impl Upgrade {
         self.header("origin")
     }
 
-    /// Address and port of the peer, or of the proxy before this server. `None` where the transport has none.
+    /// Address and port of the peer, or of the proxy before this server unless that one is trusted to say it, then with port 0.
+    /// `None` where the transport has none, as a Unix socket.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.attribute(abi::WSH_PEER)?.parse().ok()
     }
 
-    /// Whether the connection is TLS's: `wss://`.
+    /// Whether the connection is TLS's, or that of the peer of a trusted proxy is: `wss://`.
     pub fn is_secure(&self) -> bool {
         self.attribute(abi::WSH_SCHEME) == Some("wss")
     }

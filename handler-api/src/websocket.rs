@@ -155,7 +155,8 @@ impl WebSocket {
         })
     }
 
-    /// Address and port of the peer, or of the proxy before this server. `None` where the transport has none.
+    /// Address and port of the peer, or of the proxy before this server unless that one is trusted to say it, then with port 0.
+    /// `None` where the transport has none, as a Unix socket.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.attribute(abi::WSH_PEER)?.parse().ok()
     }

@@ -32,6 +32,10 @@ pub struct Cli {
     #[arg(short = 'H', long, value_name = "HOST", global = true)]
     pub server_host: Vec<Host>,
 
+    /// Unix socket to listen on beside the port, such as /run/wshd/ws.sock; may be repeated [default: none]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub unix: Vec<PathBuf>,
+
     /// Folder of handler libraries, may be repeated; replaces those of the file [default: handlers]
     #[arg(short, long, value_name = "FOLDER", global = true)]
     pub websock_handlers: Vec<PathBuf>,

@@ -32,6 +32,7 @@ mod metrics;
 mod router;
 mod secret;
 mod session;
+mod socket_file;
 mod sync;
 mod topics;
 mod windows;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::control::{Status, WayStatus};
@@ -26,12 +26,16 @@ pub fn started(status: &Status) -> String {
         };
         let _ = writeln!(out, "  listening on {address}{notes}");
     }
+    for path in &status.listening_unix {
+        let _ = writeln!(out, "  listening on {}", unix_url(path));
+    }
     for certificate in &status.certificates {
         let names = certificate.names.join(" ");
         let _ = writeln!(out, "  certificate  {}  {names}", certificate.file.display());
     }
     if let Some(root) = &status.document_root {
-        let urls: Vec<_> = ports.iter().map(|port| format!("{}/", url("http", *port))).collect();
+        let ports = ports.iter().map(|port| format!("{}/", url("http", *port)));
+        let urls: Vec<_> = ports.chain(status.listening_unix.iter().map(|path| unix_url(path))).collect();
         let _ = writeln!(out, "  pages        {} from {}", urls.join(" "), root.display());
     }
     let routes: Vec<_> = status
@@ -43,7 +47,7 @@ pub fn started(status: &Status) -> String {
             Some((handler.path.as_str(), file, active.version.as_str()))
         })
         .collect();
-    handlers(&mut out, &ports, &routes);
+    handlers(&mut out, &ports, &status.listening_unix, &routes);
     let ways = |ways: &[WayStatus]| {
         ways.iter().map(|way| (way.from.clone(), way.to.clone(), way.served)).collect::<Vec<_>>()
     };
@@ -64,7 +68,7 @@ pub fn checked(checked: &Checked, config: &Config) -> String {
         .filter(|(path, ..)| config.handlers.has_own_path(if path == "/" { path } else { &path[1..] }))
         .map(|(path, file, info)| (path.as_str(), file.as_path(), info.version.as_str()))
         .collect();
-    handlers(&mut out, &config.listen.ports().collect::<Vec<_>>(), &routes);
+    handlers(&mut out, &config.listen.ports().collect::<Vec<_>>(), &config.listen.unix, &routes);
     listed(&mut out, "routes", &checked.routes);
     listed(&mut out, "aliases", &checked.aliases);
     let files: Vec<_> =
@@ -78,20 +82,26 @@ fn url(scheme: &str, (port, tls): (u16, bool)) -> String {
     format!("{scheme}{}://localhost:{port}", if tls { "s" } else { "" })
 }
 
-fn handlers(out: &mut String, ports: &[(u16, bool)], routes: &[(&str, &Path, &str)]) {
+fn unix_url(path: &Path) -> String {
+    format!("unix:{}", path.display())
+}
+
+fn handlers(out: &mut String, ports: &[(u16, bool)], unix: &[PathBuf], routes: &[(&str, &Path, &str)]) {
     out.push_str("\n  handlers\n");
     if routes.is_empty() {
         out.push_str("    none\n");
     }
-    let first = url("ws", ports.first().copied().unwrap_or_default());
+    // A Unix socket has no URL of its own: what is in front decides that.
+    let first = ports.first().map(|port| url("ws", *port)).unwrap_or_default();
     let urls: Vec<_> = routes.iter().map(|(path, ..)| format!("{first}{path}")).collect();
     let width = urls.iter().map(String::len).max().unwrap_or(0);
     for (url, (_, file, version)) in urls.iter().zip(routes) {
         let version = if version.is_empty() { String::new() } else { format!("  {version}") };
         let _ = writeln!(out, "    {url:width$}  {}{version}", file.display());
     }
-    for port in ports.iter().skip(1) {
-        let _ = writeln!(out, "    and the same on {}", url("ws", *port));
+    let others = ports.iter().skip(1).map(|port| url("ws", *port));
+    for other in others.chain(unix.iter().map(|path| unix_url(path))) {
+        let _ = writeln!(out, "    and the same on {other}");
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::error::Problem;
 use super::file::{self, Given, Seconds, Strings, Whole};
-use super::value::{Host, Origins, Reload, SlowPeer, origin};
+use super::value::{Host, Origins, Reload, SlowPeer, TrustedProxies, TrustedProxy, origin};
 use super::{Config, Deflate, HandlerRules, Handlers, Limits, Listen, Log, Tls, UpgradeRules};
 use toml::Spanned;
 use wshd_protocol::DeflateRules;
@@ -69,8 +69,21 @@ impl Listen {
             }
             self.tls_port = Some(port);
         }
-        if let Some(hosts) = check.hosts("listen.hosts", &file.hosts) {
+        if let Some(sockets) = check.files("listen.unix", &file.unix) {
+            self.unix = sockets;
+        }
+        let is_only_unix =
+            matches!(file.hosts.as_ref().map(Spanned::get_ref), Some(Strings::Many(list)) if list.is_empty());
+        if is_only_unix && !self.unix.is_empty() {
+            self.hosts.clear();
+        } else if let Some(hosts) = check.parsed_list("listen.hosts", &file.hosts) {
             self.hosts = hosts;
+        }
+        check.mode("listen.unix_mode", &file.unix_mode, &mut self.unix_mode);
+        if let Some(proxies) =
+            check.parsed_list::<TrustedProxy>("listen.trusted_proxies", &file.trusted_proxies)
+        {
+            self.trusted_proxies = proxies.into_iter().collect::<TrustedProxies>();
         }
         check.whole("listen.backlog", " connections", &file.backlog, 1..=1 << 20, &mut self.backlog);
         let unasked = self.front_threads;
@@ -474,15 +487,35 @@ impl Check {
         Some(list)
     }
 
-    fn hosts(&mut self, key: &str, given: &Given<Strings>) -> Option<Vec<Host>> {
-        let mut hosts = Vec::new();
+    /// Each entry of a list that is never empty.
+    fn parsed_list<T: FromStr<Err: fmt::Display>>(
+        &mut self,
+        key: &str,
+        given: &Given<Strings>,
+    ) -> Option<Vec<T>> {
+        let mut parsed = Vec::new();
         for (text, span) in self.list(key, given)? {
             match text.parse() {
-                Ok(host) => hosts.push(host),
+                Ok(value) => parsed.push(value),
                 Err(error) => self.wrong(key, span, format!("`{key}` has {text:?}, {error}")),
             }
         }
-        Some(hosts)
+        Some(parsed)
+    }
+
+    /// The bits of a file's mode, as chmod takes them.
+    fn mode(&mut self, key: &str, given: &Given<String>, into: &mut u32) {
+        let Some(given) = given else { return };
+        match u32::from_str_radix(given.get_ref(), 8) {
+            Ok(mode) if mode <= 0o777 => *into = mode,
+            _ => {
+                let wrong = format!(
+                    "`{key}` is {:?}, but must be the digits that chmod takes, such as \"0660\"",
+                    given.get_ref()
+                );
+                self.wrong(key, given.span(), wrong);
+            }
+        }
     }
 
     fn folders(&mut self, key: &str, given: &Given<Strings>) -> Option<Vec<PathBuf>> {

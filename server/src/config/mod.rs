@@ -30,7 +30,8 @@ pub use map_file::MapError;
 pub(crate) use route::bare_host;
 pub use route::{Aliases, HostPattern, Route, RoutePath};
 pub use value::{
-    ClientAuth, Host, InvalidHost, InvalidWord, Level, Origins, Reload, SlowPeer, TlsVersion, WatchMode,
+    ClientAuth, Host, InvalidHost, InvalidProxy, InvalidWord, Level, Origins, Reload, SlowPeer, TlsVersion,
+    TrustedProxies, TrustedProxy, WatchMode,
 };
 
 /// What a server needs to know to start. Immutable: a reload makes another one.
@@ -75,8 +76,15 @@ pub struct Listen {
     pub tls: bool,
     /// TCP port that speaks TLS, beside the one above. 0 takes any free one. Default none.
     pub tls_port: Option<u16>,
-    /// Addresses or names to listen on, at least one. Default every IPv4 and every IPv6 address of the machine.
+    /// Addresses or names to listen on; none only if there is a Unix socket. Default every IPv4 and every IPv6 address of the
+    /// machine.
     pub hosts: Vec<Host>,
+    /// Unix sockets to listen on, without TLS. Default none.
+    pub unix: Vec<PathBuf>,
+    /// Their mode bits. Default 0660.
+    pub unix_mode: u32,
+    /// Who is believed when it says for whom it connects, and how. Default nobody.
+    pub trusted_proxies: TrustedProxies,
     /// Connections that the kernel keeps ready until a front thread accepts them. Default 1024.
     pub backlog: u32,
     /// Threads that accept and speak HTTP. 0 in the file means as many as cores, at most 4; here it is never 0.
@@ -306,6 +314,9 @@ impl Default for Listen {
                 Host::Address(IpAddr::from([0, 0, 0, 0])),
                 Host::Address(IpAddr::from([0, 0, 0, 0, 0, 0, 0, 0])),
             ],
+            unix: Vec::new(),
+            unix_mode: 0o660,
+            trusted_proxies: TrustedProxies::default(),
             backlog: 1024,
             front_threads: cores().min(FRONT_THREADS_UNASKED_MAX),
             shutdown_seconds_max: Duration::from_secs(10),
@@ -398,7 +409,8 @@ impl Default for Control {
 impl Listen {
     /// The ports to listen on, and whether each speaks TLS.
     pub fn ports(&self) -> impl Iterator<Item = (u16, bool)> {
-        [(self.port, self.tls)].into_iter().chain(self.tls_port.map(|port| (port, true)))
+        let ports = [(self.port, self.tls)].into_iter().chain(self.tls_port.map(|port| (port, true)));
+        ports.filter(|_| !self.hosts.is_empty())
     }
 
     /// Whether a certificate is needed.
@@ -582,6 +594,9 @@ impl Config {
         }
         if !cli.server_host.is_empty() {
             self.listen.hosts.clone_from(&cli.server_host);
+        }
+        if !cli.unix.is_empty() {
+            self.listen.unix.clone_from(&cli.unix);
         }
         if !cli.websock_handlers.is_empty() {
             self.handlers.folders.clone_from(&cli.websock_handlers);

@@ -624,3 +624,33 @@ fn folders_of_programs_are_paths_beneath_the_root() {
     let cli = Cli::try_parse_from(["wshd", "-x", "/cgi-bin,/htbin/", "-d", "www"]).unwrap();
     assert_eq!(Config::default_with(&cli).cgi.paths, ["/cgi-bin", "/htbin"]);
 }
+
+/// A Unix socket, who may connect to it, and who is believed.
+#[test]
+fn unix_sockets_and_proxies_are_read() {
+    let text = "[listen]\nunix = \"a.sock\"\nunix_mode = \"600\"\nhosts = []\ntrusted_proxies = [\"unix\", \"10.0.0.0/8\"]\n";
+    let listen = parse(text).unwrap().listen;
+    assert_eq!((listen.unix, listen.unix_mode), (vec![PathBuf::from("a.sock")], 0o600));
+    assert!(listen.hosts.is_empty(), "the socket is enough");
+    let ip = |text: &str| Some(text.parse().unwrap());
+    for (peer, is_trusted) in [
+        (None, true),
+        (ip("10.255.0.1"), true),
+        (ip("::ffff:10.0.0.1"), true),
+        (ip("11.0.0.1"), false),
+        (ip("::1"), false),
+    ] {
+        assert_eq!(listen.trusted_proxies.include(peer), is_trusted, "{peer:?}");
+    }
+    for (wrong, why) in [
+        ("hosts = []", "needs at least one entry"),
+        ("unix = \"\"", "must name a file"),
+        ("unix_mode = \"0999\"", "the digits that chmod takes"),
+        ("unix_mode = \"4755\"", "the digits that chmod takes"),
+        ("trusted_proxies = \"10.0.0.0/33\"", "a network such as 10.0.0.0/8"),
+        ("trusted_proxies = \"proxy.example\"", "a proxy is an address"),
+    ] {
+        let error = parse(&format!("[listen]\n{wrong}\n")).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+}

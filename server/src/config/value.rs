@@ -59,6 +59,76 @@ impl fmt::Display for InvalidHost {
 
 impl std::error::Error for InvalidHost {}
 
+/// Who may say on whose behalf it connects. Default nobody.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TrustedProxies(Vec<TrustedProxy>);
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrustedProxy {
+    /// Whoever may connect to a Unix socket of this server.
+    Unix,
+    /// Every address that begins with so many bits of this one.
+    Network(IpAddr, u32),
+}
+
+impl TrustedProxies {
+    /// Whether this peer is one; `None` is one that connects by a Unix socket.
+    pub fn include(&self, peer: Option<IpAddr>) -> bool {
+        self.0.iter().any(|proxy| match (proxy, peer) {
+            (TrustedProxy::Unix, None) => true,
+            (TrustedProxy::Network(network, bits), Some(peer)) => is_in(peer.to_canonical(), *network, *bits),
+            _ => false,
+        })
+    }
+}
+
+impl FromIterator<TrustedProxy> for TrustedProxies {
+    fn from_iter<T: IntoIterator<Item = TrustedProxy>>(proxies: T) -> Self {
+        Self(proxies.into_iter().collect())
+    }
+}
+
+fn is_in(address: IpAddr, network: IpAddr, bits: u32) -> bool {
+    match (address, network) {
+        (IpAddr::V4(address), IpAddr::V4(network)) => {
+            (address.to_bits() ^ network.to_bits()).leading_zeros() >= bits
+        }
+        (IpAddr::V6(address), IpAddr::V6(network)) => {
+            (address.to_bits() ^ network.to_bits()).leading_zeros() >= bits
+        }
+        _ => false,
+    }
+}
+
+impl FromStr for TrustedProxy {
+    type Err = InvalidProxy;
+
+    /// Takes `unix`, `127.0.0.1`, `10.0.0.0/8` and `fd00::/8`.
+    fn from_str(text: &str) -> Result<Self, InvalidProxy> {
+        if text == "unix" {
+            return Ok(Self::Unix);
+        }
+        let (address, bits) = text.split_once('/').map_or((text, None), |(text, bits)| (text, Some(bits)));
+        let address: IpAddr = address.parse().map_err(|_| InvalidProxy)?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(most), str::parse).map_err(|_| InvalidProxy)?;
+        if bits > most { Err(InvalidProxy) } else { Ok(Self::Network(address, bits)) }
+    }
+}
+
+/// The text is neither an address, nor a network, nor `unix`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidProxy;
+
+impl fmt::Display for InvalidProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("but a proxy is an address such as 127.0.0.1, a network such as 10.0.0.0/8, or \"unix\"")
+    }
+}
+
+impl std::error::Error for InvalidProxy {}
+
 /// An enumeration whose variants are words in the config file.
 macro_rules! words {
     ($(#[$doc:meta])* enum $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {

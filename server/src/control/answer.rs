@@ -28,6 +28,9 @@ pub struct Status {
     /// Those of them that speak TLS.
     #[serde(default)]
     pub listening_tls: Vec<SocketAddr>,
+    /// Unix sockets.
+    #[serde(default)]
+    pub listening_unix: Vec<PathBuf>,
     /// Shown to peers that speak TLS; the first one to those that ask for no name or for another.
     #[serde(default)]
     pub certificates: Vec<CertificateStatus>,
@@ -157,6 +160,9 @@ impl fmt::Display for Status {
         for address in &self.listening {
             let tls = if self.listening_tls.contains(address) { "  (TLS)" } else { "" };
             writeln!(f, "  listening on {address}{tls}")?;
+        }
+        for path in &self.listening_unix {
+            writeln!(f, "  listening on unix:{}", path.display())?;
         }
         for CertificateStatus { file, names, valid_until } in &self.certificates {
             writeln!(f, "  certificate  {}  {}  valid until {valid_until}", file.display(), names.join(" "))?;

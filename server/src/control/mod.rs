@@ -123,7 +123,7 @@ impl Control {
         let (auth, credentials) = Credentials::first(&config).map_err(StartError::Auth)?;
         let bound = listener::bind_all(&config).map_err(StartError::Bind)?;
         let connections_max = admission::possible(config.limits.connections_max);
-        let admission = Arc::new(Admission::new(connections_max, config.limits.connections_per_peer_max));
+        let admission = Arc::new(Admission::new(connections_max, &config));
         let front = Arc::new(Front::new(config.clone(), identity, auth).map_err(StartError::Files)?);
         let (changed, panicked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let surroundings = Surroundings {
@@ -384,10 +384,11 @@ impl Control {
         let served = self.front.prepare(&config, identity, auth).map_err(|error| error.to_string())?;
         let rebound = if config.listen.ports().eq(self.config.listen.ports())
             && config.listen.hosts == self.config.listen.hosts
+            && config.listen.unix == self.config.listen.unix
         {
             None
         } else {
-            let bound = listener::bind_beside(&config, &self.listeners.addresses());
+            let bound = listener::bind_beside(&config, &self.config.listen, &self.listeners);
             Some(bound.map_err(|error| error.to_string())?)
         };
         let log = crate::log::Prepared::new(&config.log).map_err(|error| error.to_string())?;
@@ -402,8 +403,9 @@ impl Control {
                 self.listeners.add(listener, &self.admission, &self.front);
             }
         }
+        self.listeners.set_unix_mode(config.listen.unix_mode);
         let connections_max = admission::possible(config.limits.connections_max);
-        self.admission.configure(connections_max, config.limits.connections_per_peer_max);
+        self.admission.configure(connections_max, &config);
         log.take_effect();
         self.registry.configure(&config);
         if config.handlers.watch != self.config.handlers.watch
@@ -497,8 +499,9 @@ impl Control {
             uptime_seconds: self.began.elapsed().as_secs(),
             config: self.config.source.clone(),
             document_root: self.config.files.root.clone(),
-            listening: self.listeners.addresses(),
+            listening: self.listeners.tcp_addresses(),
             listening_tls: self.listeners.tls_addresses(),
+            listening_unix: self.listeners.unix_sockets(),
             certificates: self.front.identity().map(|own| own.certificates().to_vec()).unwrap_or_default(),
             certificate_problem: self.certificates.problem.clone(),
             users_problem: self.credentials.problem.clone(),

@@ -15,7 +15,6 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +28,7 @@ use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 use super::{Answer, Asked, Request, Status};
+use crate::socket_file::{self, SocketFile};
 
 const VERSION: u32 = 1;
 
@@ -111,35 +111,22 @@ impl AnswerLine {
 /// The server's side. Dropped, the socket is gone.
 #[derive(Debug)]
 pub(crate) struct ControlSocket {
-    path: PathBuf,
     accepting: JoinHandle<()>,
+    _file: SocketFile,
 }
 
 impl ControlSocket {
     /// Makes the socket. One that a server left behind is replaced; one that a server answers on is not.
     pub(crate) fn open(path: &Path, requests: mpsc::Sender<Asked>) -> Result<Self, ControlError> {
-        let error = |error| ControlError::Open { path: path.to_owned(), error };
-        if let Ok(metadata) = std::fs::symlink_metadata(path) {
-            if !metadata.file_type().is_socket() {
-                return Err(error(io::Error::other("there is a file of this name, and it is no socket")));
-            }
-            if BlockingStream::connect(path).is_ok() {
-                return Err(error(io::Error::other("another server answers there; set control.socket")));
-            }
-            std::fs::remove_file(path).map_err(error)?;
-        }
-        let listener = UnixListener::bind(path).map_err(error)?;
-        // Before the mode is set nobody has anything to gain: whoever connected by then was allowed to by the folder, and
-        // their connection waits until it is accepted below, which looks at who they are.
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(error)?;
-        Ok(Self { path: path.to_owned(), accepting: tokio::spawn(accept(listener, requests)) })
+        let opened = socket_file::listen(path, 0o600, CONNECTIONS_MAX as u32);
+        let (listener, file) = opened.map_err(|error| ControlError::Open { path: path.to_owned(), error })?;
+        Ok(Self { _file: file, accepting: tokio::spawn(accept(listener, requests)) })
     }
 }
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
         self.accepting.abort();
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -231,7 +218,11 @@ impl fmt::Display for ControlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open { path, error } => {
-                write!(f, "cannot make the control socket {}: {error}", path.display())
+                write!(f, "cannot make the control socket {}: {error}", path.display())?;
+                if error.kind() == io::ErrorKind::AddrInUse {
+                    f.write_str("; set control.socket")?;
+                }
+                Ok(())
             }
             Self::Ask { path, error } => {
                 write!(f, "no server answers on the control socket {}: {error}", path.display())?;

@@ -27,7 +27,6 @@ pub(crate) struct UpgradeRequest {
     /// Subprotocols that the peer offers, in its order.
     pub(crate) protocols: Vec<String>,
     pub(crate) peer: Peer,
-    pub(crate) is_secure: bool,
     /// What the peer's certificate says of it.
     pub(crate) client: Option<ClientCertificate>,
     /// Who the peer is, where the config asks for it.
@@ -135,7 +134,7 @@ impl Drop for Ticket {
 pub(crate) struct UpgradeCall {
     request: UpgradeRequest,
     generation: Arc<Generation>,
-    peer: String,
+    peer: Option<String>,
     agreement: Option<DeflateAgreement>,
     extensions: String,
     chosen: Option<usize>,
@@ -174,7 +173,7 @@ const DELAY_MAX: Duration = Duration::from_secs(60);
 
 impl UpgradeCall {
     pub(super) fn new(request: UpgradeRequest, generation: Arc<Generation>) -> Self {
-        let peer = request.peer.address().to_string();
+        let peer = request.peer.address().map(|address| address.to_string());
         let agreement = request.deflate.as_ref().map(Agreed::agreement);
         let extensions = agreement.map(|agreement| agreement.to_string()).unwrap_or_default();
         Self {
@@ -196,10 +195,10 @@ impl UpgradeCall {
         match attribute {
             abi::WSH_PATH => Some(self.request.path.as_bytes()),
             abi::WSH_QUERY => Some(self.request.query.as_bytes()),
-            abi::WSH_PEER => Some(self.peer.as_bytes()),
+            abi::WSH_PEER => self.peer.as_deref().map(str::as_bytes),
             abi::WSH_PROTOCOL => self.protocol().map(str::as_bytes),
             abi::WSH_EXTENSIONS => Some(self.extensions.as_bytes()),
-            abi::WSH_SCHEME => Some(if self.request.is_secure { b"wss" } else { b"ws" }),
+            abi::WSH_SCHEME => Some(if self.request.peer.is_secure() { b"wss" } else { b"ws" }),
             abi::WSH_TLS_SUBJECT => self.request.client.as_ref().map(|client| client.subject.as_bytes()),
             abi::WSH_PARAMS => Some(self.request.params.as_bytes()),
             abi::WSH_TLS_NAMES => self.request.client.as_ref().map(|client| client.names.as_bytes()),

@@ -270,7 +270,7 @@ impl Worker {
 
     pub(super) fn remove(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.remove(key.slot) else { return };
-        self.env.generation.admission().leave(session.link.peer.address().ip());
+        self.env.generation.admission().leave(session.link.peer.ip());
         self.load.fetch_sub(1, Ordering::Relaxed);
         self.report_if_empty();
     }
@@ -396,14 +396,14 @@ impl Worker {
             warn!("cannot watch a socket: {cause}");
             self.env.library.free(instance);
             self.load.fetch_sub(1, Ordering::Relaxed);
-            self.env.generation.admission().leave(peer.address().ip());
+            self.env.generation.admission().leave(peer.ip());
             self.report_if_empty();
             return;
         }
         let link = Link::new(stream, head, key, peer, deflate);
         self.sessions.insert(Session::new(link, instance, self.desk.now));
         let Some(session) = session_of(&mut self.sessions, key) else { return };
-        debug!(target: "access", peer = %peer.address(), "{} opened", self.env.generation.path());
+        debug!(target: "access", %peer, "{} opened", self.env.generation.path());
         let next = session.open(&mut early, &mut self.desk, &self.env);
         self.after(key, next);
         self.close_if_late(key);

@@ -3,6 +3,8 @@
 //! A password or a token comes in `Authorization` (RFC 7617, RFC 6750). Pages cannot set that header on a WebSocket; their token comes in
 //! the list of subprotocols, as `wshd.bearer.TOKEN`.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use std::sync::Arc;
 
 use base64ct::{Base64, Encoding};
@@ -82,14 +84,16 @@ pub(super) async fn pass(
     let mut buffer = Vec::new();
     let shown = shown(section, headers, &mut buffer);
     let certificate = peer.client.as_ref();
-    let identified = section.identify(shown, certificate, &served.guard, peer.address.ip(), patience).await;
+    // Who comes by a Unix socket, and for nobody else, has no address: all of them are counted as one.
+    let address = peer.session.ip().unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    let identified = section.identify(shown, certificate, &served.guard, address, patience).await;
     match identified {
         Ok(known) => Ok(Passed { known: Some(known), takes_tokens: section.takes_tokens() }),
         Err(denied) => {
             if let (Denied::WrongPassword, Shown::Password { user, .. }) = (denied, shown) {
-                info!(target: "access", peer = %peer.address, ?user, "wrong user name or password");
+                info!(target: "access", peer = %peer.session, ?user, "wrong user name or password");
             } else if denied != Denied::Missing {
-                info!(target: "access", peer = %peer.address, "not let in: {}", in_words(section, denied));
+                info!(target: "access", peer = %peer.session, "not let in: {}", in_words(section, denied));
             }
             Err(answer(section, denied))
         }

@@ -5,6 +5,7 @@
 
 mod cgi;
 mod files;
+mod forwarded;
 mod fragment;
 mod instead;
 mod login;
@@ -14,7 +15,6 @@ mod upgrade;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,7 +30,6 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tracing::debug;
 
 use self::cgi::Cgi;
@@ -40,8 +39,10 @@ use self::instead::{Answering, Instead};
 use self::upgrade::{Leaves, PendingUpgrade};
 use crate::admission::Permit;
 use crate::auth::{Auth, Guard};
-use crate::config::Config;
+use crate::config::{Config, Listen};
+use crate::listener::Accepted;
 use crate::router::{Found, Router, resource_path};
+use crate::session;
 use crate::tls::{ClientCertificate, Identity, Secured};
 
 type Body = BoxBody<Bytes, io::Error>;
@@ -53,12 +54,10 @@ pub(crate) struct Front {
     served: ArcSwap<Served>,
 }
 
-/// Who asks.
+/// Who holds the other end of a connection.
 #[derive(Debug)]
 struct Peer {
-    address: SocketAddr,
-    /// Over TLS.
-    is_secure: bool,
+    session: session::Peer,
     client: Option<ClientCertificate>,
 }
 
@@ -155,24 +154,26 @@ impl Front {
     }
 
     /// Serves one connection to its end, or until its stream belongs to a worker.
-    pub(crate) async fn serve(self: Arc<Self>, stream: TcpStream, permit: Permit, tls: bool) {
+    pub(crate) async fn serve(self: Arc<Self>, stream: Accepted, permit: Permit, tls: bool) {
         let served = self.served();
         let patience = served.config.limits.handshake_seconds_max;
-        if !tls {
-            let peer = Peer { address: permit.peer(), is_secure: false, client: None };
-            return self.converse(stream, peer, permit, patience).await;
-        }
+        let plain = Peer { session: session::Peer::new(permit.peer(), false), client: None };
+        let stream = match stream {
+            Accepted::Unix(stream) => return self.converse(stream, plain, permit, patience).await,
+            Accepted::Tcp(stream) if !tls => return self.converse(stream, plain, permit, patience).await,
+            Accepted::Tcp(stream) => stream,
+        };
         let Some(identity) = &served.identity else { return };
         let began = Instant::now();
         let accepted =
             tokio::time::timeout(patience, Secured::accept(stream, identity.config().clone())).await;
         let stream = match accepted {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return debug!(peer = %permit.peer(), "{error}"),
-            Err(_) => return debug!(peer = %permit.peer(), "no TLS handshake within {patience:?}"),
+            Ok(Err(error)) => return debug!(peer = %plain.session, "{error}"),
+            Err(_) => return debug!(peer = %plain.session, "no TLS handshake within {patience:?}"),
         };
         let client = stream.engine().client().cloned();
-        let peer = Peer { address: permit.peer(), is_secure: true, client };
+        let peer = Peer { session: session::Peer::new(permit.peer(), true), client };
         self.converse(stream, peer, permit, patience.saturating_sub(began.elapsed())).await;
     }
 
@@ -181,7 +182,7 @@ impl Front {
     where
         S: Leaves + AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let peer = &peer;
+        let (peer, permit_of) = (&peer, &permit);
         let has_fragment = Arc::new(AtomicBool::new(false));
         let stream = Reading::new(stream, has_fragment.clone());
         let has_fragment = &*has_fragment;
@@ -191,7 +192,9 @@ impl Front {
         let instead = Instead::default();
         let service = service_fn(|request| async {
             let has_fragment = has_fragment.load(Ordering::Relaxed);
-            let answer = self.answer(request, has_fragment, peer, &pending, &instead).await;
+            // Behind a proxy each request may come from somebody else.
+            let peer = peer.asking(&request, permit_of, &self.served().config.listen);
+            let answer = self.answer(request, has_fragment, &peer, permit_of, &pending, &instead).await;
             Ok::<_, Infallible>(answer)
         });
         let served = self.served();
@@ -205,7 +208,7 @@ impl Front {
             .with_upgrades();
         if let Err(error) = connection.await {
             // The peer's doing, and an answer was given where one was possible.
-            debug!(peer = %peer.address, "http connection ended: {error}");
+            debug!(peer = %peer.session, "http connection ended: {error}");
             return;
         }
         let pending = pending.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -221,14 +224,19 @@ impl Front {
         mut request: Request<Incoming>,
         has_fragment: bool,
         peer: &Peer,
+        permit: &Permit,
         pending: &Mutex<Option<Pending>>,
         instead: &Instead,
     ) -> Response<Body> {
         login::hide_secrets(request.headers_mut());
         if wshd_protocol::handshake::is_upgrade(request.headers()) {
             let stream = hyper::upgrade::on(&mut request);
-            let (response, next) = match upgrade::answer(self, request, has_fragment, peer, instead).await {
-                Ok((response, ticket)) => (response, Pending::Accepted(PendingUpgrade::new(stream, ticket))),
+            let upgrade = upgrade::answer(self, request, has_fragment, peer, permit, instead).await;
+            let (response, next) = match upgrade {
+                Ok((response, ticket, share)) => {
+                    let upgrade = PendingUpgrade::new(stream, ticket, peer.session, share);
+                    (response, Pending::Accepted(upgrade))
+                }
                 Err(refusal) => (refusal, Pending::Refused(stream)),
             };
             *pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
@@ -253,6 +261,14 @@ impl Front {
         };
         // A page at the same path as a handler wins, as `/` of the document root does over a handler for `/`.
         if is_served && response.status() == StatusCode::NOT_FOUND { upgrade::required() } else { response }
+    }
+}
+
+impl Peer {
+    /// Whom a request on this connection is from, which behind a proxy is not who holds its other end.
+    fn asking<B>(&self, request: &Request<B>, permit: &Permit, listen: &Listen) -> Self {
+        let session = forwarded::peer_of(request.headers(), self.session, permit, listen);
+        Self { session, client: self.client.clone() }
     }
 }
 

@@ -5,13 +5,14 @@
 use std::io;
 use std::time::Duration;
 
+use http::header::{self, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tracing::debug;
 use wshd_protocol::handshake::Offer;
 
@@ -19,10 +20,10 @@ use super::fragment::Reading;
 use super::instead::{Answering, Instead};
 use super::login::{self, Passed};
 use super::{Body, Front, Peer, origin, refusal};
-use crate::admission::Permit;
+use crate::admission::{Permit, RETRY_SECONDS, Share, TOO_MANY};
 use crate::generation::{Decision, Manner, Refusal, Ticket, UpgradeRequest};
 use crate::router::Found;
-use crate::session::Stream;
+use crate::session::{self, Stream};
 use crate::tls::Secured;
 
 /// An upgrade that was answered with 101 and whose stream is not free yet.
@@ -30,11 +31,13 @@ use crate::tls::Secured;
 pub(super) struct PendingUpgrade {
     stream: OnUpgrade,
     ticket: Ticket,
+    peer: session::Peer,
+    share: Share,
 }
 
 impl PendingUpgrade {
-    pub(super) fn new(stream: OnUpgrade, ticket: Ticket) -> Self {
-        Self { stream, ticket }
+    pub(super) fn new(stream: OnUpgrade, ticket: Ticket, peer: session::Peer, share: Share) -> Self {
+        Self { stream, ticket, peer, share }
     }
 
     /// Waits for the stream and passes it to the worker that accepted.
@@ -42,21 +45,20 @@ impl PendingUpgrade {
         self,
         permit: Permit,
     ) {
-        let Self { stream, ticket } = self;
+        let Self { stream, ticket, peer, share } = self;
         let upgraded = match stream.await {
             Ok(upgraded) => upgraded,
-            Err(error) => return debug!(peer = %permit.peer(), "upgrade was not completed: {error}"),
+            Err(error) => return debug!(%peer, "upgrade was not completed: {error}"),
         };
         let parts =
             upgraded.downcast::<TokioIo<Answering<Reading<S>>>>().expect("the connection served this stream");
         // Leaves the front's event loop; the worker registers it with its own.
         let stream = match parts.io.into_inner().into_inner().into_inner().leave() {
             Ok(stream) => stream,
-            Err(error) => return debug!(peer = %permit.peer(), "stream cannot be moved: {error}"),
+            Err(error) => return debug!(%peer, "stream cannot be moved: {error}"),
         };
-        let peer = permit.peer().into();
         if ticket.hand_over(stream, parts.read_buf.into(), peer) {
-            permit.transfer();
+            permit.transfer(share);
         }
     }
 }
@@ -82,6 +84,12 @@ impl Leaves for TcpStream {
     }
 }
 
+impl Leaves for UnixStream {
+    fn leave(self) -> io::Result<Stream> {
+        Ok(Stream::Plain(self.into_std()?.into()))
+    }
+}
+
 impl Leaves for Secured {
     fn leave(self) -> io::Result<Stream> {
         let (socket, engine) = self.into_parts()?;
@@ -95,12 +103,18 @@ pub(super) async fn answer(
     request: Request<Incoming>,
     has_fragment: bool,
     peer: &Peer,
+    permit: &Permit,
     instead: &Instead,
-) -> Result<(Response<Body>, Ticket), Response<Body>> {
+) -> Result<(Response<Body>, Ticket, Share), Response<Body>> {
+    let asker = peer.session;
     let refuse = |status, more, body: String| {
-        debug!(target: "access", peer = %peer.address, "refused {status}: {}", body.trim_end());
+        debug!(target: "access", peer = %asker, "refused {status}: {}", body.trim_end());
         refusal(status, more, body)
     };
+    let share = permit.share(asker.ip()).map_err(|_| {
+        let more = HeaderMap::from_iter([(header::RETRY_AFTER, RETRY_SECONDS.into())]);
+        refuse(StatusCode::SERVICE_UNAVAILABLE, more, TOO_MANY.into())
+    })?;
     let offer = Offer::parse(request.method(), request.version(), request.headers());
     let mut asked: Option<UpgradeRequest> = None;
     let mut passed: Option<Passed> = None;
@@ -131,7 +145,7 @@ pub(super) async fn answer(
         let Found { serves: generation, route, params } = found;
         let origins = route.and_then(|route| route.origins.as_ref());
         let origins = origins.unwrap_or_else(|| served.config.origins_of(generation.name()));
-        origin::check(origins, request.headers(), peer.is_secure)
+        origin::check(origins, request.headers(), asker.is_secure())
             .map_err(|why| refuse(StatusCode::FORBIDDEN, HeaderMap::new(), format!("{why}\n")))?;
         // After the origin: a page of somebody else's is not worth the work.
         let passed = match &mut passed {
@@ -150,8 +164,7 @@ pub(super) async fn answer(
                 headers
             },
             protocols: offer.protocols().filter(|name| !passed.is_ours(name)).map(str::to_owned).collect(),
-            peer: peer.address.into(),
-            is_secure: peer.is_secure,
+            peer: asker,
             client: peer.client.clone(),
             user: passed.user(),
             deflate: generation.windows().agree(&deflate, offer.extensions()),
@@ -181,7 +194,7 @@ pub(super) async fn answer(
         *response.headers_mut() = agreed;
         response.headers_mut().extend(accepted.headers);
         take_time(accepted.manner, instead).await;
-        return Ok((response, accepted.ticket));
+        return Ok((response, accepted.ticket, share));
     }
     let refused = Refusal::shutting_down();
     Err(refusal(refused.status, refused.headers, refused.body))
@@ -205,12 +218,12 @@ const ATTEMPTS_MAX: usize = 8;
 /// The answer to a plain request for a path that only speaks WebSocket (RFC 9110 section 15.5.22).
 pub(super) fn required() -> Response<Body> {
     let mut more = HeaderMap::new();
-    more.insert(http::header::UPGRADE, http::HeaderValue::from_static("websocket"));
+    more.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     let mut response = refusal(
         StatusCode::UPGRADE_REQUIRED,
         more,
         "this path speaks WebSocket: connect with ws:// or wss://\n",
     );
-    response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("upgrade, close"));
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade, close"));
     response
 }

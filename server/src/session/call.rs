@@ -161,8 +161,8 @@ impl<'a> Call<'a> {
             abi::WSH_PARAMS => Some(head.params()),
             abi::WSH_QUERY if head.has_request() => Some(head.query()),
             abi::WSH_PEER => {
-                let peer = self.link.peer;
-                Some(self.peer.get_or_insert_with(|| peer.address().to_string().into()).as_bytes())
+                let address = self.link.peer.address()?;
+                Some(self.peer.get_or_insert_with(|| address.to_string().into()).as_bytes())
             }
             abi::WSH_PROTOCOL if !head.protocol().is_empty() => Some(head.protocol()),
             abi::WSH_EXTENSIONS => {
@@ -170,7 +170,7 @@ impl<'a> Call<'a> {
                 let text = || agreed.map(|agreed| agreed.to_string()).unwrap_or_default().into();
                 Some(self.extensions.get_or_insert_with(text).as_bytes())
             }
-            abi::WSH_SCHEME => Some(if self.link.stream.is_secure() { b"wss" } else { b"ws" }),
+            abi::WSH_SCHEME => Some(if self.link.peer.is_secure() { b"wss" } else { b"ws" }),
             abi::WSH_TLS_SUBJECT => self.link.stream.client().map(|client| client.subject.as_bytes()),
             abi::WSH_TLS_NAMES => self.link.stream.client().map(|client| client.names.as_bytes()),
             abi::WSH_USER if !head.user().is_empty() => Some(head.user()),

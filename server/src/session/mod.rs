@@ -77,6 +77,7 @@ enum Phase {
     Open,
     /// Since this tick.
     Closing(u32),
+    /// Since this tick.
     Lingering(u32),
     /// Nothing more can be read or written; to be removed.
     Gone,

@@ -46,7 +46,7 @@ impl Outcome {
 
     /// A handler that failed is the operator's business; what peers do is not.
     pub(crate) fn log(&self, generation: &Generation, link: &Link) {
-        let (path, peer, number) = (generation.path(), link.peer.address(), generation.number());
+        let (path, peer, number) = (generation.path(), link.peer, generation.number());
         // No field where nobody was asked who he is.
         let user = Some(link.head.user()).filter(|user| !user.is_empty()).map(String::from_utf8_lossy);
         if matches!(self, Self::Failed { code: wshd_protocol::close::INTERNAL, .. }) {

@@ -1,6 +1,8 @@
 //! The byte stream under a session. A session does not care what kind it is.
 
+use std::fmt;
 use std::io::IoSlice;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::{Result, retry_on_intr};
@@ -79,10 +81,6 @@ impl Stream {
         }
     }
 
-    pub(crate) fn is_secure(&self) -> bool {
-        matches!(self, Self::Tls(..))
-    }
-
     /// What the peer's certificate says of it, if it has shown one.
     pub(crate) fn client(&self) -> Option<&ClientCertificate> {
         match self {
@@ -117,26 +115,47 @@ impl AsFd for Stream {
     }
 }
 
-/// Address of a peer in 18 bytes, because every idle session holds one.
+/// Whom a session is with, in 19 bytes, because every idle session holds one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Peer {
+    /// Unspecified if there is no address.
     ip: [u8; 16],
-    port: u16,
+    /// 0 if a proxy said the address, which knows the port and mostly keeps it to itself.
+    port: [u8; 2],
+    is_secure: bool,
 }
 
 impl Peer {
-    pub(crate) fn address(self) -> std::net::SocketAddr {
-        let ip = std::net::Ipv6Addr::from(self.ip).to_canonical();
-        (ip, self.port).into()
+    /// `address` is `None` for who comes by a Unix socket. `is_secure` if TLS goes all the way to the peer, here or at a proxy.
+    pub(crate) fn new(address: Option<SocketAddr>, is_secure: bool) -> Self {
+        let (ip, port) = address.map_or((Ipv6Addr::UNSPECIFIED, 0), |address| match address.ip() {
+            IpAddr::V4(ip) => (ip.to_ipv6_mapped(), address.port()),
+            IpAddr::V6(ip) => (ip, address.port()),
+        });
+        Self { ip: ip.octets(), port: port.to_ne_bytes(), is_secure }
+    }
+
+    pub(crate) fn address(self) -> Option<SocketAddr> {
+        let ip = Ipv6Addr::from(self.ip);
+        (!ip.is_unspecified()).then(|| (ip.to_canonical(), u16::from_ne_bytes(self.port)).into())
+    }
+
+    pub(crate) fn ip(self) -> Option<IpAddr> {
+        self.address().map(|address| address.ip())
+    }
+
+    pub(crate) fn is_secure(self) -> bool {
+        self.is_secure
     }
 }
 
-impl From<std::net::SocketAddr> for Peer {
-    fn from(address: std::net::SocketAddr) -> Self {
-        let ip = match address.ip() {
-            std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-            std::net::IpAddr::V6(ip) => ip,
-        };
-        Self { ip: ip.octets(), port: address.port() }
+/// For the log.
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address() {
+            Some(address) if address.port() == 0 => address.ip().fmt(f),
+            Some(address) => address.fmt(f),
+            None => f.write_str("unix"),
+        }
     }
 }

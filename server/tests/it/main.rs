@@ -13,6 +13,7 @@ mod dispatch; // the rules of pywebsocket for files and requests, and where this
 mod examples; // the example handlers, as clients meet them
 mod faces; // handlers that are written from top to bottom
 mod files; // static files
+mod fronted; // behind another server: Unix sockets, and whom a proxy comes for
 mod handlers; // libraries of every kind, sound and broken, and handlers that misbehave
 mod holding; // handlers that are not ready for more
 mod limits; // every bound of `[limits]` is reached once

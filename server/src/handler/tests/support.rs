@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use super::super::image::Image;
 use super::super::{Identity, Offload, OffloadLimits, Owner, Retained, host, unmap};
 use crate::admission::Admission;
+use crate::config::Config;
 use crate::generation::{Clock, Inbox, Services, Surroundings};
 use crate::topics::{InProcess, Topics};
 
@@ -237,7 +238,7 @@ fn services() -> Arc<Services> {
     let limits = OffloadLimits { threads_max: 1, queue_max: 1 };
     let offload = Offload::new(limits, "it.g1".into(), Owner::new("it.g1".into()));
     let surroundings = Surroundings {
-        admission: Arc::new(Admission::new(1, 0)),
+        admission: Arc::new(Admission::new(1, &Config::default())),
         clock: Clock::start(),
         panicked: Arc::default(),
         topics: Arc::new(Topics::new(InProcess, 0)),

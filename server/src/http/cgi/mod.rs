@@ -197,9 +197,12 @@ impl Cgi {
         peer: &Peer,
         passed: &Passed,
     ) -> Vec<(String, String)> {
-        let address = peer.address.ip().to_canonical().to_string();
+        // Who comes by a Unix socket has no address.
+        let address = peer.session.ip().map(|ip| ip.to_canonical().to_string()).unwrap_or_default();
+        let port = peer.session.address().map(|address| address.port().to_string()).unwrap_or_default();
         let text = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
-        let (host, host_port) = host_and_port(text(header::HOST).unwrap_or_default(), peer.is_secure);
+        let (host, host_port) =
+            host_and_port(text(header::HOST).unwrap_or_default(), peer.session.is_secure());
         let query = parts.uri.query().unwrap_or_default();
         let mut all: Vec<(String, String)> = Vec::new();
         let mut set = |name: &str, value: &str| all.push((name.to_owned(), value.to_owned()));
@@ -218,13 +221,13 @@ impl Cgi {
         set("QUERY_STRING", query);
         set("REMOTE_ADDR", &address);
         set("REMOTE_HOST", &address);
-        set("REMOTE_PORT", &peer.address.port().to_string());
+        set("REMOTE_PORT", &port);
         if !found.info.is_empty() {
             set("PATH_INFO", &found.info);
             let translated = self.root.join(found.info.trim_start_matches('/'));
             set("PATH_TRANSLATED", &translated.to_string_lossy());
         }
-        if peer.is_secure {
+        if peer.session.is_secure() {
             set("HTTPS", "on");
         }
         if body_len > 0 || parts.method == Method::POST {

@@ -1,5 +1,8 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use tungstenite::client::IntoClientRequest;
@@ -27,6 +30,15 @@ impl Client {
         headers: &[(&'static str, &str)],
     ) -> Result<Self, (u16, String)> {
         Self::over(Patient::Plain(connect(address)), &format!("ws://{address}{path}"), headers)
+    }
+
+    /// The same by a Unix socket.
+    pub(crate) fn open_unix(
+        socket: &Path,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, (u16, String)> {
+        Self::over(Patient::Plain(connect_unix(socket)), &format!("ws://localhost{path}"), headers)
     }
 
     /// The same over TLS that was agreed already.
@@ -144,6 +156,10 @@ pub(crate) struct Raw(Patient);
 impl Raw {
     pub(crate) fn connect(address: SocketAddr) -> Self {
         Self(Patient::Plain(connect(address)))
+    }
+
+    pub(crate) fn connect_unix(socket: &Path) -> Self {
+        Self(Patient::Plain(connect_unix(socket)))
     }
 
     /// Inside of TLS that was agreed already.
@@ -277,6 +293,15 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_nodelay(true).expect("no delay");
+    stream
+}
+
+/// A Unix socket is read from, written to and shut down as one of TCP is; only its type is another.
+fn connect_unix(socket: &Path) -> TcpStream {
+    let stream = UnixStream::connect(socket).expect("the server accepts");
+    let stream = TcpStream::from(OwnedFd::from(stream));
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
     stream
 }
 
