@@ -85,8 +85,11 @@ impl Assembly {
         let needed = self.bytes.len() + bytes.len();
         if needed > self.bytes.capacity() {
             // Doubling keeps the copies few, and the memory below twice of what the peer has really sent; the bound keeps the
-            // last step from reaching past the end of the message.
-            let capacity = (2 * self.bytes.capacity()).clamp(needed, len_max.max(needed));
+            // last step from reaching past the end of the message. The last step but one ends half way: while the bytes are
+            // copied they lie in both rooms, which together are then half as much again as the bound.
+            let (capacity, half) = (self.bytes.capacity(), len_max / 2);
+            let capacity = if capacity < half { (2 * capacity).min(half) } else { 2 * capacity };
+            let capacity = capacity.clamp(needed, len_max.max(needed));
             self.bytes.reserve_exact(capacity - self.bytes.len());
         }
         self.bytes.extend_from_slice(bytes);
@@ -116,9 +119,11 @@ mod tests {
         let mut assembly = Assembly::new(Kind::Binary, false);
         assert_eq!(assembly.bytes.capacity(), 0);
         while assembly.len() < len_max {
-            let piece = [0; 1000];
+            let (piece, before) = ([0; 1000], assembly.bytes.capacity());
             assembly.push(&piece, len_max).unwrap();
-            assert!(assembly.bytes.capacity() <= (2 * assembly.len()).min(len_max), "at {}", assembly.len());
+            let after = assembly.bytes.capacity();
+            assert!(after <= (2 * assembly.len()).min(len_max), "at {}", assembly.len());
+            assert!(after == before || before + after <= len_max / 2 * 3, "at {}", assembly.len());
         }
         assert_eq!(assembly.finish().unwrap().payload.len(), len_max);
     }

@@ -3,7 +3,7 @@
 //! Compressing and inflating are done by one [`Deflater`] and one [`Inflater`] for all connections of a worker. At the end of a
 //! message the codec stands between two blocks and two bytes, so all that the next message can refer to is the end of the plain
 //! text that went the same way. That is all a connection keeps; before each message it is given to the codec as its dictionary.
-//! A codec for each connection would cost 330 KiB of each; this costs 4 KiB in each direction, and nothing without context
+//! A codec for each connection would cost 330 KiB of each; this costs 2 KiB of what was sent and 4 KiB of what was received, and nothing without context
 //! takeover.
 //!
 //! The engine is zlib-rs: in Rust, with a safe interface that has what is needed here (raw streams, a window, a dictionary, a
@@ -50,7 +50,7 @@ pub struct DeflateRules {
     /// How far back the server refers at most, as an exponent from 8 to 15. Costs the peer memory. Default 15, 32 KiB.
     pub server_window_bits_max: u8,
     /// Bytes of what it sent that the server keeps for a connection with context takeover, from 0 to 32768; within its window.
-    /// More makes the output shorter and the work longer. Default 4096.
+    /// More makes the output shorter and the work longer. Default 2048.
     pub server_history_bytes_max: usize,
     /// How far back the client may refer, as an exponent from 8 to 15. With context takeover this is what the server keeps of
     /// what it received, but 32 KiB for a client that does not offer to be bound (RFC 7692 section 7.1.2.2). Many clients cannot
@@ -161,7 +161,7 @@ impl Default for DeflateRules {
             is_on: false,
             level: 1,
             server_window_bits_max: 15,
-            server_history_bytes_max: 4096,
+            server_history_bytes_max: 2048,
             client_window_bits_max: 12,
             server_no_context_takeover: false,
             client_no_context_takeover: false,
