@@ -24,11 +24,11 @@ fn main() {
     );
     let rules = DeflateRules { is_on: true, ..DeflateRules::default() };
     measure("plain", &rules, None);
-    for level in [1, 3, 6] {
+    for level in [1, 2, 6] {
         let rules = DeflateRules { level, ..rules };
         let alone = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
         measure("no takeover", &rules, Some(alone));
-        for bytes in [1024, 4096, 32 * 1024] {
+        for bytes in [1024, 2048, 4096, 8192, 32 * 1024] {
             let rules = DeflateRules {
                 server_history_bytes_max: bytes,
                 client_window_bits_max: bytes.ilog2() as u8,
