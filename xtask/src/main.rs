@@ -5,8 +5,10 @@
 //! program only runs them in order and says in one line how it went.
 
 mod clients;
+mod fronts;
 mod memory;
 mod needs;
+mod server;
 mod step;
 
 use std::process::ExitCode;
@@ -16,7 +18,8 @@ use step::{Steps, cargo};
 const USAGE: &str = "usage:
   cargo xtask test               everything: format, lints, docs, tests, clients in other languages, a real browser
   cargo xtask test --fast        what needs nothing installed: format, lints, docs, cargo test
-  cargo xtask clients            of it, only the clients in other languages and the browser
+  cargo xtask clients            of it, only the clients in other languages and the browser, also through Apache httpd and nginx
+  cargo xtask fronts             of these, only those through Apache httpd and nginx
   cargo xtask bench echo         CPU per message beside a stock server (--quick, --rounds N, --tls: beside itself without TLS)
   cargo xtask bench fanout       CPU per delivery, one publisher and a thousand subscribers (--quick, --rounds N)
   cargo xtask bench idle         memory per idle connection (--quick, --tls)
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         ["test"] => test(true),
         ["test", "--fast"] => test(false),
         ["clients"] => clients(),
+        ["fronts"] => fronts(),
         ["bench", ref rest @ ..] => bench(rest),
         ["soak", ..] => bench(&arguments),
         _ => {
@@ -101,6 +105,14 @@ fn test(everything: bool) -> ExitCode {
 fn clients() -> ExitCode {
     let mut steps = Steps::new();
     run_clients(&mut steps);
+    steps.summary()
+}
+
+fn fronts() -> ExitCode {
+    let mut steps = Steps::new();
+    steps.run("release build", || cargo(&["build", "--release"]));
+    let node = clients::install_node(&mut steps);
+    fronts::run_all(&mut steps, node);
     steps.summary()
 }
 
