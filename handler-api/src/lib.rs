@@ -114,6 +114,6 @@ pub use websocket::{Handle, WebSocket};
 #[cfg(doctest)]
 struct WritingAHandler;
 
-#[cfg(doctest)]
 #[doc = include_str!("../../docs/from-pywebsocket.md")]
+#[cfg(doctest)]
 struct FromPywebsocket;

@@ -1,11 +1,13 @@
 //! Clients that we did not write, against the release build: Node's `ws`, Python's `websockets`, libcurl, and Chromium.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
+use crate::fronts;
 use crate::needs::{self, Need};
+use crate::server::{Server, program};
 use crate::step::{StepResult, Steps, root, run, target_folder};
 
 /// How the server speaks to the clients.
@@ -33,22 +35,13 @@ pub(crate) struct Clients {
 impl Clients {
     /// Installs programs by apt, and packages under `target/clients`, from where a second run takes them.
     pub(crate) fn install(steps: &mut Steps) -> Self {
-        let node = steps.run("install the Node clients and Chromium", || {
-            needs::programs(&[
-                Need { program: "node", package: "nodejs" },
-                Need { program: "npm", package: "npm" },
-                Need { program: "chromium", package: "chromium" },
-            ])?;
-            copy_folder(&source("node"), &folder("node"))?;
-            let mut npm = Command::new("npm");
-            npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(folder("node"));
-            run(&mut npm)
-        });
+        let node = install_node(steps);
         let python = steps.run("install the Python clients", install_python);
         Self { node, python }
     }
 
-    /// Runs every suite against the release build, with and without TLS and compression; in the end it has to stop cleanly.
+    /// Runs every suite against the release build, with and without TLS and compression, and through other servers; in the end it has
+    /// to stop cleanly.
     pub(crate) fn run_all(&self, steps: &mut Steps) {
         for way in WAYS {
             self.run_over(way, steps);
@@ -62,15 +55,17 @@ impl Clients {
         let mut started = None;
         steps.run("start the release build, with users", || {
             let users = Users::make()?;
-            let mut command = Server::command();
-            command.arg("--config").arg(folder("users/config.toml"));
-            started = Some((Server::run(command, "ws")?, users));
+            let (server, port) =
+                Server::start_wshd(command().arg("--config").arg(folder("users/config.toml")))?;
+            started = Some((server, port, users));
             Ok(())
         });
-        let Some((server, users)) = started else { return steps.fail(SUITE, "the server did not start") };
+        let Some((server, port, users)) = started else {
+            return steps.fail(SUITE, "the server did not start");
+        };
         if self.node {
             steps.run(SUITE, || {
-                let mut node = node("auth.test.mjs", &server.url);
+                let mut node = node("auth.test.mjs", &format!("ws://127.0.0.1:{port}"));
                 node.env("WSHD_USER", USER).env("WSHD_PASSWORD", PASSWORD).env("WSHD_TOKEN", &users.token);
                 run(&mut node)
             });
@@ -78,6 +73,7 @@ impl Clients {
             steps.fail(SUITE, "it is not installed");
         }
         steps.run("stop the release build with SIGTERM", || server.stop());
+        fronts::run_all(steps, self.node);
     }
 
     fn run_over(&self, way: Way, steps: &mut Steps) {
@@ -85,16 +81,15 @@ impl Clients {
         let [ws, chromium, python, curl] = suites.map(|suite| format!("client, {}: {suite}", way.name));
         let mut server = None;
         steps.run(&format!("start the release build, {}", way.name), || {
-            server = Some(Server::start(way)?);
+            server = Some(start(way)?);
             Ok(())
         });
-        let Some(server) = server else {
+        let Some((server, url)) = server else {
             for suite in [&ws, &chromium, &python, &curl] {
                 steps.fail(suite, "the server did not start");
             }
             return;
         };
-        let url = server.url.clone();
         if self.node {
             steps.run(&ws, || node_test("ws.test.mjs", way, &url));
             steps.run(&chromium, || node_test("browser.test.mjs", way, &url));
@@ -111,6 +106,21 @@ impl Clients {
         }
         steps.run("stop the release build with SIGTERM", || server.stop());
     }
+}
+
+/// Tells whether the Node clients and Chromium could be installed.
+pub(crate) fn install_node(steps: &mut Steps) -> bool {
+    steps.run("install the Node clients and Chromium", || {
+        needs::programs(&[
+            Need { program: "node", package: "nodejs" },
+            Need { program: "npm", package: "npm" },
+            Need { program: "chromium", package: "chromium" },
+        ])?;
+        copy_folder(&source("node"), &folder("node"))?;
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(folder("node"));
+        run(&mut npm)
+    })
 }
 
 /// Installs the packages of the clients in Python, and copies the clients to where they run.
@@ -180,12 +190,13 @@ fn certificates() -> PathBuf {
     folder("certificates")
 }
 
-fn folder(client: &str) -> PathBuf {
+/// Where one of them is installed.
+pub(crate) fn folder(client: &str) -> PathBuf {
     target_folder().join("clients").join(client)
 }
 
 /// Copies the files of one folder, without what the copy has grown meanwhile.
-fn copy_folder(from: &Path, to: &Path) -> StepResult {
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> StepResult {
     let failed =
         |error: std::io::Error| format!("cannot copy {} to {}: {error}", from.display(), to.display());
     fs::create_dir_all(to).map_err(failed)?;
@@ -198,73 +209,28 @@ fn copy_folder(from: &Path, to: &Path) -> StepResult {
     Ok(())
 }
 
-/// The release build, started as the README says but on a free port.
-#[derive(Debug)]
-struct Server {
-    child: Child,
-    url: String,
-    /// Kept open: a server whose screen has no reader must not be disturbed, and the test does not want to rely on it.
-    _screen: Box<dyn Unnamed>,
+/// The release build as it is started in the tutorial, but for the number of the port.
+fn command() -> Command {
+    let mut command = Command::new(program());
+    command.args(["-p", "0", "-w"]).arg(target_folder().join("release")).args(["--log-level", "warn"]);
+    command.current_dir(root());
+    command
 }
 
-trait Unnamed: Read + std::fmt::Debug {}
-impl<T: Read + std::fmt::Debug> Unnamed for T {}
-
-impl Server {
-    fn command() -> Command {
-        let mut command = Command::new(program());
-        // As in the tutorial, but for the number of the port.
-        command.args(["-p", "0", "-w"]).arg(target_folder().join("release")).args(["--log-level", "warn"]);
-        command.current_dir(root()).stdout(Stdio::piped());
-        command
+/// Starts it, and returns its address.
+fn start(way: Way) -> Result<(Server, String), String> {
+    let mut command = command();
+    if way.deflate {
+        command.arg("--config").arg(config_with_deflate()?);
     }
-
-    fn start(way: Way) -> Result<Self, String> {
-        let mut command = Self::command();
-        if way.deflate {
-            command.arg("--config").arg(config_with_deflate()?);
-        }
-        let scheme = if way.tls { "wss" } else { "ws" };
-        if way.tls {
-            make_certificate(&program())?;
-            command.arg("--tls").arg("--certificate").arg(certificates().join("cert.pem"));
-            command.arg("--private-key").arg(certificates().join("key.pem"));
-        }
-        Self::run(command, scheme)
+    let scheme = if way.tls { "wss" } else { "ws" };
+    if way.tls {
+        make_certificate(&certificates())?;
+        command.arg("--tls").arg("--certificate").arg(certificates().join("cert.pem"));
+        command.arg("--private-key").arg(certificates().join("key.pem"));
     }
-
-    fn run(mut command: Command, scheme: &str) -> Result<Self, String> {
-        let mut child =
-            command.spawn().map_err(|error| format!("cannot run {}: {error}", program().display()))?;
-        let mut screen = BufReader::new(child.stdout.take().expect("stdout is piped"));
-        let mut line = String::new();
-        let port = loop {
-            line.clear();
-            let length = screen.read_line(&mut line).map_err(|error| error.to_string())?;
-            if length == 0 {
-                return Err("the server ended before it said where it listens".into());
-            }
-            print!("{line}");
-            if let Some(port) = port_of(&line) {
-                break port;
-            }
-        };
-        Ok(Self { child, url: format!("{scheme}://127.0.0.1:{port}"), _screen: Box::new(screen) })
-    }
-
-    fn stop(mut self) -> StepResult {
-        let pid = self.child.id().to_string();
-        run(Command::new("kill").args(["-TERM", &pid]))?;
-        let status = self.child.wait().map_err(|error| error.to_string())?;
-        if status.success() { Ok(()) } else { Err(format!("the server ended with {status}")) }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    let (server, port) = Server::start_wshd(&mut command)?;
+    Ok((server, format!("{scheme}://127.0.0.1:{port}")))
 }
 
 const USER: &str = "ann";
@@ -297,6 +263,7 @@ impl Users {
         let token = String::from_utf8_lossy(&token.stdout).trim().to_owned();
         let text = fs::read_to_string(root().join("config/config.toml")).map_err(failed)?;
         // A page that has sent no password has to be of another origin.
+        let text = text.replace("origins = [\"same-host\", \"null\"]", "origins = \"*\"");
         let (before, after) =
             text.split_once("origins = \"same-host\"").ok_or("config.toml has no origins")?;
         let (files, rest) = before.split_once("root = \"www\"").ok_or("config.toml has no root")?;
@@ -313,30 +280,20 @@ impl Users {
     }
 }
 
-fn program() -> PathBuf {
-    target_folder().join("release/wshd")
-}
-
 /// The config of the repository, with compression turned on.
 fn config_with_deflate() -> Result<PathBuf, String> {
     let text = fs::read_to_string(root().join("config/config.toml")).map_err(|error| error.to_string())?;
-    let (before, section) = text.split_once("[deflate]").ok_or("config.toml has no section [deflate]")?;
+    let (before, section) = text.split_once("\n[deflate]\n").ok_or("config.toml has no section [deflate]")?;
     let section = section.replacen("enabled = false", "enabled = true", 1);
     let path = folder("deflate.toml");
-    fs::write(&path, format!("{before}[deflate]{section}")).map_err(|error| error.to_string())?;
+    fs::write(&path, format!("{before}\n[deflate]\n{section}")).map_err(|error| error.to_string())?;
     Ok(path)
 }
 
 /// A new pair; the one of an earlier run may be over.
-fn make_certificate(program: &Path) -> StepResult {
+pub(crate) fn make_certificate(folder: &Path) -> StepResult {
     // There is none in the first run.
-    let _ = fs::remove_dir_all(certificates());
-    fs::create_dir_all(certificates()).map_err(|error| error.to_string())?;
-    run(Command::new(program).args(["cert", "localhost", "127.0.0.1"]).current_dir(certificates()))
-}
-
-/// The port in `  listening on 0.0.0.0:9998 ...`.
-fn port_of(line: &str) -> Option<u16> {
-    let address = line.split("listening on ").nth(1)?.split_whitespace().next()?;
-    address.rsplit(':').next()?.parse().ok()
+    let _ = fs::remove_dir_all(folder);
+    fs::create_dir_all(folder).map_err(|error| error.to_string())?;
+    run(Command::new(program()).args(["cert", "localhost", "127.0.0.1"]).current_dir(folder))
 }

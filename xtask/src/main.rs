@@ -6,9 +6,11 @@
 
 mod clients;
 mod differential;
+mod fronts;
 mod fuzz;
 mod memory;
 mod needs;
+mod server;
 mod step;
 
 use std::process::ExitCode;
@@ -18,7 +20,8 @@ use step::{Steps, cargo};
 const USAGE: &str = "usage:
   cargo xtask test               everything: format, lints, docs, tests, clients in other languages, a real browser
   cargo xtask test --fast        what needs nothing installed: format, lints, docs, cargo test
-  cargo xtask clients            of it, only the clients in other languages and the browser
+  cargo xtask clients            of it, only the clients in other languages and the browser, also through Apache httpd and nginx
+  cargo xtask fronts             of these, only those through Apache httpd and nginx
   cargo xtask fuzz               looks for input that breaks a property, 60 s for each target (TARGET, --seconds N, --quick)
   cargo xtask bench echo         CPU per message beside a stock server (--quick, --rounds N, --tls: beside itself without TLS)
   cargo xtask bench deflate      what compression costs: CPU per message, memory per session, bombs (--quick, --rounds N)
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         ["test", "--fast"] => test(false),
         ["clients"] => clients(),
         ["fuzz", ref rest @ ..] => exit_code(compilers().and_then(|()| fuzz::command(rest))),
+        ["fronts"] => fronts(),
         ["bench", ref rest @ ..] => bench(rest),
         ["soak", "differential", ref rest @ ..] => differential(rest),
         ["soak", ..] => bench(&arguments),
@@ -133,6 +137,14 @@ fn differential(arguments: &[&str]) -> ExitCode {
 fn clients() -> ExitCode {
     let mut steps = Steps::new();
     run_clients(&mut steps);
+    steps.summary()
+}
+
+fn fronts() -> ExitCode {
+    let mut steps = Steps::new();
+    steps.run("release build", || cargo(&["build", "--release"]));
+    let node = clients::install_node(&mut steps);
+    fronts::run_all(&mut steps, node);
     steps.summary()
 }
 
