@@ -4,7 +4,7 @@ use wshd_protocol::{Connection, Deflater, Event, Inflater, Kind, Limits, Message
 
 use crate::wire::{CLOSE, FIN, PING, deflate, frame, kept, sent_frames};
 
-/// The first byte is the [settings](Settings), the second the length of pieces, and the rest what a peer sends.
+/// The first byte is the settings, the second the length of pieces, and the rest what a peer sends.
 pub fn frames(bytes: &[u8]) {
     let Some(([settings, piece], bytes)) = bytes.split_first_chunk() else { return };
     let settings = Settings::of(*settings);

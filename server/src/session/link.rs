@@ -67,7 +67,23 @@ pub(crate) enum Fault {
     Abort,
     /// The handler ends it behind what was sent.
     End,
-    Io(Errno),
+    Io(Cause),
+}
+
+/// What the system said, in one byte where `Errno` has two, because every idle session has room for one. Linux has 133 of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cause(u8);
+
+impl From<Errno> for Cause {
+    fn from(errno: Errno) -> Self {
+        Self(u8::try_from(errno.raw_os_error()).unwrap_or(Errno::IO.raw_os_error() as u8))
+    }
+}
+
+impl Cause {
+    pub(super) fn errno(self) -> Errno {
+        Errno::from_raw_os_error(self.0.into())
+    }
 }
 
 impl Link {
@@ -337,7 +353,7 @@ impl Link {
             Ok(written) => written,
             Err(Errno::AGAIN) => 0,
             Err(error) => {
-                self.fault = Some(Fault::Io(error));
+                self.fault = Some(Fault::Io(error.into()));
                 return abi::WSH_E_CLOSED;
             }
         };
@@ -421,7 +437,7 @@ impl Link {
             Ok(written) => written,
             Err(Errno::AGAIN) => 0,
             Err(error) => {
-                self.fault.get_or_insert(Fault::Io(error));
+                self.fault.get_or_insert(Fault::Io(error.into()));
                 return;
             }
         };

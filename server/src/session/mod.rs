@@ -657,7 +657,7 @@ impl Session {
             None => {}
             Some(Fault::Abort) => return self.drop_connection(Outcome::Aborted, desk, env),
             Some(Fault::End) => return self.finish(Outcome::Aborted, desk, env),
-            Some(Fault::Io(error)) => return self.on_broken(error, desk, env),
+            Some(Fault::Io(cause)) => return self.on_broken(cause.errno(), desk, env),
             Some(Fault::Overflow) if self.instance.is_some() => {
                 let why = format!(
                     "peer does not read: more than {} bytes wait for it",
