@@ -437,7 +437,7 @@ impl Link {
             Ok(written) => written,
             Err(Errno::AGAIN) => 0,
             Err(error) => {
-                self.fault.get_or_insert(Fault::Io(error.into()));
+                self.fault.get_or_insert_with(|| Fault::Io(error.into()));
                 return;
             }
         };
