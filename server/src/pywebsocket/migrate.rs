@@ -43,7 +43,7 @@ struct Draft {
 }
 
 /// Of the config; those that pywebsocket has something for.
-const SECTIONS: [&str; 7] = ["listen", "tls", "handlers", "files", "upgrade", "cgi", "log"];
+const SECTIONS: [&str; 8] = ["listen", "tls", "handlers", "files", "upgrade", "auth.staff", "cgi", "log"];
 
 impl Draft {
     fn of(entries: &[Entry]) -> Result<Self, Vec<(usize, String)>> {
@@ -68,6 +68,10 @@ impl Draft {
                 self.remarks.push(format!("{} has nothing left to do: {why}.", entry.name));
                 return Ok(());
             }
+            Becomes::Users => {
+                self.demand_users(&entry.name);
+                return Ok(());
+            }
             Becomes::ByHand(how) => {
                 self.remarks.push(format!("{} is left to you: {how}.", entry.name));
                 return Ok(());
@@ -86,6 +90,17 @@ impl Draft {
             self.add(key, format!("{name} = {value}"));
         }
         Ok(())
+    }
+
+    /// Closes the server to whom it does not know. Who that is cannot be told from here: a password does not belong into a config.
+    fn demand_users(&mut self, name: &str) {
+        self.remarks.push(format!(
+            "{name}: every request needs a user and a password, and the server does not start before there are some. Make them \
+             with `wshd passwd USER users.txt`."
+        ));
+        self.add("files.auth", "auth = \"staff\"".to_owned());
+        self.add("upgrade.auth", "auth = \"staff\"".to_owned());
+        self.add("auth.staff.basic", "basic = \"users.txt\"".to_owned());
     }
 
     /// What pywebsocket does where nothing is said, and this server does not.
@@ -117,7 +132,7 @@ impl Draft {
     }
 
     fn add(&mut self, key: &'static str, line: String) {
-        let (section, _) = key.split_once('.').expect("a key stands in a section");
+        let (section, _) = key.rsplit_once('.').expect("a key stands in a section");
         self.sections.entry(section).or_default().push(line);
     }
 
@@ -243,7 +258,7 @@ mod tests {
              websock_handlers_map_file = map.txt\nallow_handlers_outside_root_dir = yes\ndocument_root = /srv/www\n\
              tls = true\nprivate_key = /etc/key.pem\ncertificate = cert.pem\ntls-client-auth = x\n\
              tls_client_ca = ca.pem\nlog_file = a.log\nlog_level = fine\nlog_count = 3\nqueue = 5\n\
-             validation_host = example.org\nvalidation_port = 80\nstrict = x\nbasic_auth = x\n",
+             validation_host = example.org\nvalidation_port = 80\nstrict = x\nbasic_auth = x\nbasic_auth_credential = ann:s3cret\n",
         );
         assert_eq!((config.listen.port, config.listen.backlog, config.listen.tls), (9998, 5, true));
         assert_eq!(config.listen.hosts, ["::1".parse().unwrap()]);
@@ -262,6 +277,10 @@ mod tests {
         assert_eq!((config.log.file_bytes_max, config.log.files_kept), (262_144, 3));
         assert!(text.contains("strict has nothing left to do"), "{text}");
         assert!(text.contains("wshd passwd"), "{text}");
+        let users = config.auth_of(None, None).expect("it was closed to strangers, and stays so");
+        assert_eq!(config.auth_of_files(), Some(users));
+        assert_eq!(config.auth[users].basic.as_deref(), Some(Path::new("users.txt")));
+        assert!(!text.contains("s3cret"), "a password does not belong into a config");
     }
 
     #[test]

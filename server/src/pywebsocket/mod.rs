@@ -20,6 +20,8 @@ pub enum Becomes {
     Key(&'static str, Kind),
     /// Nothing is left to do, and why.
     Nothing(&'static str),
+    /// Everybody is asked who he is.
+    Users,
     /// `wshd migrate` says how to go on.
     ByHand(&'static str),
 }
@@ -49,7 +51,7 @@ pub enum Kind {
 
 /// Every option of both generations of pywebsocket, in the order of its help.
 pub const OPTIONS: [PyOption; 30] = {
-    use Becomes::{ByHand, Key, Nothing};
+    use Becomes::{ByHand, Key, Nothing, Users};
     use Kind::{Flag, Folder, Host, Level, Path, Root, Text, Whole, Word, Words};
     const fn option(name: &'static str, becomes: Becomes) -> PyOption {
         PyOption { name, becomes }
@@ -74,8 +76,8 @@ pub const OPTIONS: [PyOption; 30] = {
         option("tls-client-auth", Key("tls.client_auth", Word("required"))),
         option("tls-client-cert-optional", Key("tls.client_auth", Word("optional"))),
         option("tls-client-ca", Key("tls.client_ca", Path)),
-        option("basic-auth", ByHand("make a file of users with `wshd passwd`")),
-        option("basic-auth-credential", ByHand("make a file of users with `wshd passwd`")),
+        option("basic-auth", Users),
+        option("basic-auth-credential", ByHand("a password does not belong into a config")),
         option("log-file", Key("log.file", Path)),
         option("log-level", Key("log.level", Level)),
         option("deflate-log-level", Nothing("compression has no log lines of its own; log.level is for all")),
