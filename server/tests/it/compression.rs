@@ -174,27 +174,29 @@ fn a_bomb_ends_at_the_limit_with_1009() {
 }
 
 /// Bombs of every size that the server reads to its end: from one that is just too long to one of the longest payload that it takes.
-/// The process never grows by more than twice the limit.
+/// The process never grows by more than twice the limit. Each has a process of its own, because the allocator keeps for each thread
+/// what an earlier one has given back.
 #[test]
 fn a_bomb_costs_at_most_twice_the_limit() {
     const LIMIT: usize = 16 << 20;
     let config = format!("[deflate]\nenabled = true\n[limits]\nmessage_bytes_max = {LIMIT}\n");
-    let server = ServerProcess::start(&["echo"], &config);
-    let open = || Deflating::over(Raw::connect(server.address()), "/echo");
-    let mut client = open();
-    client.send(&sentence(1));
-    assert_eq!(client.text(), sentence(1));
     // A part that refers to nothing before it can stand behind itself.
     let mut part = Vec::with_capacity(10_000);
     let mut compress = Compress::new(Compression::best(), false);
     compress.compress_vec(&vec![0; 2 << 20], &mut part, FlushCompress::Sync).expect("it compresses");
-    let before = server.resident_kib();
     for len in [9 * part.len(), LIMIT / 4, LIMIT / 2, LIMIT, LIMIT + LIMIT / 8] {
         let bomb = part.repeat(len / part.len());
+        let server = ServerProcess::start(&["echo"], &config);
+        let open = || Deflating::over(Raw::connect(server.address()), "/echo");
+        let mut client = open();
+        client.send(&sentence(1));
+        assert_eq!(client.text(), sentence(1));
+        let before = server.resident_kib();
         let mut client = open();
         client.raw.write(&masked(0xc2, &bomb));
         assert_eq!(client.raw.close_code(), 1009);
         let grown = server.peak_kib().saturating_sub(before) as usize * 1024;
+        println!("{} bytes of bomb: {:.2} times the limit", bomb.len(), grown as f64 / LIMIT as f64);
         assert!(grown <= 2 * LIMIT, "{} bytes of bomb: {grown} bytes more", bomb.len());
     }
 }
