@@ -14,8 +14,13 @@ use zlib_rs::{Deflate, DeflateFlush};
 
 use crate::compare::median;
 use crate::idle::raise_file_limit;
+use crate::load::{self, masked};
 use crate::soak::claim;
 use crate::target::{Kind, Target, pin_generator};
+
+// The texts are those by which the protocol alone is measured.
+#[path = "../../server/protocol/examples/support/json.rs"]
+mod json;
 
 /// What is sent, and what the server has agreed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +88,7 @@ fn measure(way: Way, connections: usize, depth: usize, time: Duration) -> Result
         (0..connections).map(|_| Peer::connect(target.address(), way)).collect::<Result<Vec<_>>>()?;
     // Everything once, and looked at: what comes back is what was sent, and compressed where that was agreed.
     for peer in &mut peers {
-        peer.talk_through(&script, way)?;
+        peer.talk(&script, way, MESSAGES)?;
     }
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     for (index, peer) in peers.iter_mut().enumerate() {
@@ -173,7 +178,7 @@ fn bombs(count: usize) -> Result<()> {
     payload.truncate(payload.len() - 4);
     let times = plain.len() / payload.len();
     drop(plain);
-    let bomb = frame(0xc2, &payload);
+    let bomb = masked(0xc2, &payload);
 
     let target = Target::start(Kind::WshdDeflate)?;
     let script = Script::new(Way::Both);
@@ -217,27 +222,12 @@ impl Peer {
             Way::Plain => "",
             _ => "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
         };
-        let request = format!(
-            "GET /echo HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{offer}\r\n"
-        );
-        socket.write_all(request.as_bytes())?;
-        let (mut head, mut byte) = (Vec::new(), [0]);
-        while !head.ends_with(b"\r\n\r\n") {
-            socket.read_exact(&mut byte)?;
-            head.push(byte[0]);
-        }
-        let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+        let head = load::open(&mut socket, address, "/echo", offer)?.to_ascii_lowercase();
         let agreed = head.contains("permessage-deflate; client_max_window_bits=12");
-        if !head.starts_with("http/1.1 101") || agreed != (way != Way::Plain) {
+        if agreed != (way != Way::Plain) {
             return Err(Error::other(format!("not what was to be agreed:\n{head}")));
         }
         Ok(Self { socket, frames: Frames::default(), next: 0, awaited: 0 })
-    }
-
-    /// The whole script, in its first form.
-    fn talk_through(&mut self, script: &Script, way: Way) -> Result<()> {
-        self.talk(script, way, MESSAGES)
     }
 
     /// So many of the first messages, one after another; each reply has to be what was sent.
@@ -323,13 +313,13 @@ struct Script {
 
 impl Script {
     fn new(way: Way) -> Self {
-        let texts = texts();
+        let texts = json::texts(MESSAGES);
         let text_bytes = texts.iter().map(Vec::len).sum();
         let mut compress = Deflate::new(6, false, WINDOW_BITS);
         let mut round = || -> Vec<Vec<u8>> {
             let frame_of = |text: &Vec<u8>| match way {
-                Way::Both => frame(0xc1, &compressed(&mut compress, text)),
-                _ => frame(0x81, text),
+                Way::Both => masked(0xc1, &compressed(&mut compress, text)),
+                _ => masked(0x81, text),
             };
             texts.iter().map(frame_of).collect()
         };
@@ -352,51 +342,4 @@ fn compressed(compress: &mut Deflate, text: &[u8]) -> Vec<u8> {
     compress.compress(text, &mut payload, DeflateFlush::SyncFlush).expect("there is room");
     payload.truncate((compress.total_out() - before) as usize - 4);
     payload
-}
-
-/// With a mask of zeros, which is a mask.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![first];
-    match payload.len() {
-        len @ 0..=125 => bytes.push(0x80 | len as u8),
-        len @ 126..=0xffff => {
-            bytes.push(0x80 | 126);
-            bytes.extend((len as u16).to_be_bytes());
-        }
-        len => {
-            bytes.push(0x80 | 127);
-            bytes.extend((len as u64).to_be_bytes());
-        }
-    }
-    bytes.extend([0; 4]);
-    bytes.extend(payload);
-    bytes
-}
-
-/// Different ones with the same names in them, as an application sends.
-fn texts() -> Vec<Vec<u8>> {
-    let mut state = 88_172_645_463_325_252_u64;
-    let mut roll = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state >> 16
-    };
-    let symbols = ["EURUSD", "USDJPY", "GBPUSD", "AUDNZD", "XAUUSD"];
-    let text = |index: usize| {
-        let mut text = format!("{{\"type\":\"update\",\"sequence\":{index},\"items\":[");
-        while text.len() < 1000 {
-            text += &format!(
-                "{{\"id\":{},\"symbol\":\"{}\",\"price\":{}.{:05},\"quantity\":{},\"side\":\"{}\"}},",
-                roll() % 1_000_000,
-                symbols[(roll() % 5) as usize],
-                roll() % 200,
-                roll() % 100_000,
-                roll() % 5000,
-                if roll() % 2 == 0 { "buy" } else { "sell" },
-            );
-        }
-        (text + "]}").into_bytes()
-    };
-    (0..MESSAGES).map(text).collect()
 }

@@ -42,7 +42,7 @@ pub(crate) enum Stream {
 impl Peers {
     /// Connects to a server under measurement, by TLS if it speaks it.
     pub(crate) fn connect_to(target: &Target, path: &str, count: usize) -> Result<Self> {
-        let config = target.certificate().map(|certificate| trusting(&certificate)).transpose()?;
+        let config = target.certificate().map(|path| trusting([read_certificate(&path)?])).transpose()?;
         Self::connect_with(target.address(), path, count, config.as_ref())
     }
 
@@ -57,7 +57,7 @@ impl Peers {
         count: usize,
         certificate: &Path,
     ) -> Result<Self> {
-        Self::connect_with(address, path, count, Some(&trusting(certificate)?))
+        Self::connect_with(address, path, count, Some(&trusting([read_certificate(certificate)?])?))
     }
 
     fn connect_with(
@@ -66,21 +66,13 @@ impl Peers {
         count: usize,
         config: Option<&Arc<ClientConfig>>,
     ) -> Result<Self> {
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        );
         let mut streams = Vec::with_capacity(count);
         for _ in 0..count {
             let stream = TcpStream::connect(address)?;
             stream.set_nodelay(true)?;
             stream.set_read_timeout(Some(Duration::from_secs(10)))?;
             let mut stream = Stream::over(stream, config)?;
-            stream.write_all(request.as_bytes())?;
-            let answer = read_head(&mut stream)?;
-            if !answer.starts_with("HTTP/1.1 101") {
-                return Err(Error::other(format!("refused: {}", answer.lines().next().unwrap_or_default())));
-            }
+            open(&mut stream, address, path, "")?;
             streams.push(stream);
         }
         Ok(Self { streams })
@@ -106,11 +98,18 @@ impl Peers {
     }
 }
 
-/// A client that takes this one certificate.
-fn trusting(certificate: &Path) -> Result<Arc<ClientConfig>> {
+pub(crate) fn read_certificate(path: &Path) -> Result<CertificateDer<'static>> {
+    CertificateDer::from_pem_slice(&std::fs::read(path)?).map_err(Error::other)
+}
+
+/// A client that takes these certificates, and shakes hands in full each time.
+pub(crate) fn trusting(
+    certificates: impl IntoIterator<Item = CertificateDer<'static>>,
+) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
-    let certificate = CertificateDer::from_pem_slice(&std::fs::read(certificate)?).map_err(Error::other)?;
-    roots.add(certificate).map_err(Error::other)?;
+    for certificate in certificates {
+        roots.add(certificate).map_err(Error::other)?;
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let mut config = builder.map_err(Error::other)?.with_root_certificates(roots).with_no_client_auth();
@@ -178,7 +177,27 @@ impl AsFd for Stream {
     }
 }
 
-fn read_head(stream: &mut Stream) -> Result<String> {
+/// Opens a WebSocket, with these headers more, and returns the head of the answer.
+pub(crate) fn open(
+    stream: &mut (impl Read + Write),
+    address: SocketAddr,
+    path: &str,
+    more: &str,
+) -> Result<String> {
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
+    );
+    stream.write_all(request.as_bytes())?;
+    let answer = read_head(stream)?;
+    if answer.starts_with("HTTP/1.1 101") {
+        Ok(answer)
+    } else {
+        Err(Error::other(format!("refused: {}", answer.lines().next().unwrap_or_default())))
+    }
+}
+
+fn read_head(stream: &mut impl Read) -> Result<String> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -250,12 +269,17 @@ pub(crate) fn run(
 
 /// A text as a client sends it.
 pub(crate) fn masked_text(text: &str) -> Vec<u8> {
+    masked(0x81, text.as_bytes())
+}
+
+/// A frame as a client sends it; `first` is FIN, reserved bits and opcode.
+pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
-    header(&mut frame, text.len(), 0x80);
-    frame[0] = 0x81;
+    header(&mut frame, payload.len(), 0x80);
+    frame[0] = first;
     // A mask of zeros is a mask.
     frame.extend_from_slice(&[0; 4]);
-    frame.extend_from_slice(text.as_bytes());
+    frame.extend_from_slice(payload);
     frame
 }
 

@@ -142,7 +142,8 @@ impl Drop for Target {
     }
 }
 
-fn make_certificate(program: &Path, folder: &Path) -> Result<()> {
+/// `cert.pem` and `key.pem` in this folder, as the program makes them.
+pub(crate) fn make_certificate(program: &Path, folder: &Path) -> Result<()> {
     let mut command = Command::new(program);
     command.args(["cert", "localhost"]).current_dir(folder).stdout(Stdio::null());
     if command.status()?.success() { Ok(()) } else { Err(Error::other("there is no certificate")) }

@@ -5,19 +5,17 @@ use std::io::{Error, Result};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rustls::client::Resumption;
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConnection, StreamOwned};
 
-use super::server::{Server, named, pause, release};
+use super::server::{Server, pause, release};
 use super::{claim, quantile};
-use crate::load::Peers;
+use crate::load::{Peers, read_certificate, trusting};
+use crate::target::make_certificate;
 
 /// Time between two handshakes: fifty in a second.
 const TURN: Duration = Duration::from_millis(20);
@@ -137,15 +135,7 @@ impl Pairs {
 }
 
 fn make_pair(folder: &Path) -> Result<()> {
-    let program = release().join("wshd");
-    let mut command = Command::new(&program);
-    command.args(["cert", "localhost"]).current_dir(folder).stdout(Stdio::null());
-    let status = command.status().map_err(|error| named(&program, error))?;
-    if status.success() { Ok(()) } else { Err(named(&program, Error::other("it made no certificate"))) }
-}
-
-fn read_certificate(path: &Path) -> Result<Certificate> {
-    CertificateDer::from_pem_slice(&fs::read(path)?).map_err(Error::other)
+    make_certificate(&release().join("wshd"), folder)
 }
 
 /// Clients that shake hands one after another, each in full, and go.
@@ -199,17 +189,9 @@ impl Crowd {
 
     /// Returns the certificate that was shown. One that is not trusted fails.
     fn shake_hands(&self) -> Result<Certificate> {
-        let mut roots = RootCertStore::empty();
-        for certificate in self.trusted.lock().expect("nobody panics with it").iter() {
-            roots.add(certificate.clone()).map_err(Error::other)?;
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let mut config = builder.map_err(Error::other)?.with_root_certificates(roots).with_no_client_auth();
-        // A resumed session shows no certificate.
-        config.resumption = Resumption::disabled();
+        let config = trusting(self.trusted.lock().expect("nobody panics with it").iter().cloned())?;
         let name = ServerName::try_from("localhost").expect("it is a name");
-        let connection = ClientConnection::new(Arc::new(config), name).map_err(Error::other)?;
+        let connection = ClientConnection::new(config, name).map_err(Error::other)?;
         let socket = TcpStream::connect(self.address)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         let mut stream = StreamOwned::new(connection, socket);

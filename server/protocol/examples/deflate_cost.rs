@@ -13,6 +13,9 @@ use wshd_protocol::handshake::Offer;
 use wshd_protocol::{Connection, DeflateParameters, DeflateRules, Deflater, Event, Inflater, Kind, Limits};
 use zlib_rs::{Deflate, DeflateFlush};
 
+#[path = "support/json.rs"]
+mod json;
+
 const ROUNDS: usize = 60;
 const MESSAGES: usize = 200;
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
@@ -59,7 +62,7 @@ fn agreed(rules: &DeflateRules, offer: &'static str) -> DeflateParameters {
 fn measure(name: &str, rules: &DeflateRules, offer: Option<&'static str>) {
     let parameters = offer.map(|offer| agreed(rules, offer));
     let connection = || parameters.map_or_else(Connection::new, Connection::with_deflate);
-    let messages = messages();
+    let messages = json::texts(MESSAGES);
     let plain_bytes: usize = messages.iter().map(Vec::len).sum();
     let (mut deflater, mut inflater, limits) = (Deflater::new(), Inflater::new(), Limits::default());
     let (mut best_turns, mut best_row) = (f64::MAX, f64::MAX);
@@ -160,32 +163,4 @@ fn append(bytes: &mut Vec<u8>, first: u8, payload: &[u8]) {
     }
     bytes.extend(MASK);
     bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-}
-
-/// Different ones with the same names in them, as an application sends.
-fn messages() -> Vec<Vec<u8>> {
-    let mut state = 88_172_645_463_325_252_u64;
-    let mut roll = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state >> 16
-    };
-    let symbols = ["EURUSD", "USDJPY", "GBPUSD", "AUDNZD", "XAUUSD"];
-    let message = |index: usize| {
-        let mut text = format!("{{\"type\":\"update\",\"sequence\":{index},\"items\":[");
-        while text.len() < 1000 {
-            text += &format!(
-                "{{\"id\":{},\"symbol\":\"{}\",\"price\":{}.{:05},\"quantity\":{},\"side\":\"{}\"}},",
-                roll() % 1_000_000,
-                symbols[(roll() % 5) as usize],
-                roll() % 200,
-                roll() % 100_000,
-                roll() % 5000,
-                if roll() % 2 == 0 { "buy" } else { "sell" },
-            );
-        }
-        (text + "]}").into_bytes()
-    };
-    (0..MESSAGES).map(message).collect()
 }
