@@ -20,22 +20,10 @@ fn main() -> ExitCode {
         return registry::probe::probe_library(path);
     }
     if let Some(Command::New { name, lang, face }) = &cli.command {
-        return match scaffold::create(name, *lang, *face, Path::new("")) {
-            Ok(project) => {
-                print!("{project}");
-                ExitCode::SUCCESS
-            }
-            Err(error) => fail(&error),
-        };
+        return show(scaffold::create(name, *lang, *face, Path::new("")));
     }
     if let Some(Command::Cert { hosts }) = &cli.command {
-        return match wshd::tls::make_certificate(hosts, Path::new("")) {
-            Ok(pair) => {
-                print!("{pair}");
-                ExitCode::SUCCESS
-            }
-            Err(error) => fail(&error),
-        };
+        return show(wshd::tls::make_certificate(hosts, Path::new("")));
     }
     let made = match &cli.command {
         Some(Command::Passwd { user, file }) => Some(auth::set_password(user, file)),
@@ -56,13 +44,7 @@ fn main() -> ExitCode {
         };
     }
     if let Some(Command::Migrate { file }) = &cli.command {
-        return match pywebsocket::migrate(file) {
-            Ok(config) => {
-                print!("{config}");
-                ExitCode::SUCCESS
-            }
-            Err(error) => fail(&error),
-        };
+        return show(pywebsocket::migrate(file));
     }
     let config = Config::load(&cli);
     let request = match &cli.command {
@@ -216,6 +198,17 @@ fn configtest(config: &Config) -> ExitCode {
         Ok(checked) => {
             print!("{}", screen::checked(&checked, config));
             if checked.refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+/// Prints what was made, or why it was not.
+fn show(made: Result<impl std::fmt::Display, impl std::fmt::Display>) -> ExitCode {
+    match made {
+        Ok(made) => {
+            print!("{made}");
+            ExitCode::SUCCESS
         }
         Err(error) => fail(&error),
     }

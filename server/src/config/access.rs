@@ -1,6 +1,5 @@
 //! Sections `[auth.NAME]` and `[cgi]`: who may ask, and for which programs.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -144,14 +143,20 @@ impl Config {
         by_route.or(own).or(self.upgrade.auth.as_deref()).filter(|name| *name != NOBODY)
     }
 
-    /// The section `[auth.NAME]` that a key names.
-    pub(super) fn auth_named(&self, key: &str, given: &Given<String>, check: &mut Check) -> Option<String> {
-        named(key, given, &self.auth, check)
-    }
-
     /// The same for files and programs.
     pub fn auth_of_files(&self) -> Option<&str> {
         self.files.auth.as_deref().filter(|name| *name != NOBODY)
+    }
+
+    /// The name of a section `[auth.NAME]` that exists.
+    pub(super) fn auth_named(&self, key: &str, given: &Given<String>, check: &mut Check) -> Option<String> {
+        let given = given.as_ref()?;
+        let name = given.get_ref();
+        if name != NOBODY && !self.auth.contains_key(name) {
+            let wrong = format!("`{key}` is {name:?}, but there is no section [auth.{name}]");
+            check.wrong(key, given.span(), wrong);
+        }
+        Some(name.clone())
     }
 
     pub(super) fn take_access(&mut self, file: &file::File, check: &mut Check) {
@@ -174,11 +179,10 @@ impl Config {
             }
             self.auth.insert(name.get_ref().clone(), rules);
         }
-        let known = &self.auth;
-        self.upgrade.auth = named("upgrade.auth", &file.upgrade.auth, known, check);
-        self.files.auth = named("files.auth", &file.files.auth, known, check);
+        self.upgrade.auth = self.auth_named("upgrade.auth", &file.upgrade.auth, check);
+        self.files.auth = self.auth_named("files.auth", &file.files.auth, check);
         for (name, rules) in &file.handlers.each {
-            let auth = named(&format!("handlers.{name}.auth"), &rules.auth, known, check);
+            let auth = self.auth_named(&format!("handlers.{name}.auth"), &rules.auth, check);
             if let (Some(own), Some(_)) = (self.handlers.each.get_mut(name), &auth) {
                 own.auth = auth;
             }
@@ -253,20 +257,4 @@ pub(crate) fn cgi_path(text: &str) -> Result<String, &'static str> {
             "but a path is written like \"/cgi-bin\": a folder of the document root, and not the root itself",
         ),
     }
-}
-
-/// The name of a section `[auth.NAME]` that exists.
-fn named(
-    key: &str,
-    given: &Given<String>,
-    known: &BTreeMap<String, AuthRules>,
-    check: &mut Check,
-) -> Option<String> {
-    let given = given.as_ref()?;
-    let name = given.get_ref();
-    if name != NOBODY && !known.contains_key(name) {
-        let wrong = format!("`{key}` is {name:?}, but there is no section [auth.{name}]");
-        check.wrong(key, given.span(), wrong);
-    }
-    Some(name.clone())
 }

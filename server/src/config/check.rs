@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use toml::Spanned;
+use wshd_protocol::DeflateRules;
+
 use super::error::Problem;
 use super::file::{self, Given, Seconds, Strings, Whole};
 use super::value::{Host, Origins, Reload, SlowPeer, TrustedProxies, TrustedProxy, origin};
 use super::{Config, Deflate, HandlerRules, Handlers, Limits, Listen, Log, Tls, UpgradeRules};
-use toml::Spanned;
-use wshd_protocol::DeflateRules;
 
 /// Puts the values that the file gives in the place of those in `config`, and reports every one that cannot be meant.
 pub(super) fn filled(mut config: Config, file: &file::File) -> Result<Config, Vec<Problem>> {

@@ -248,11 +248,11 @@ impl Front {
             Ok(passed) => passed,
             Err(refusal) => return refusal,
         };
-        let path = resource_path(request.uri().path());
-        if let (Some(cgi), Some(path)) = (&served.cgi, &path)
-            && cgi.serves(path)
+        if let Some(cgi) = &served.cgi
+            && let Some(path) = resource_path(request.uri().path())
+            && cgi.serves(&path)
         {
-            return cgi.answer(path.clone(), request, peer, &passed).await;
+            return cgi.answer(path, request, peer, &passed).await;
         }
         let is_served = served.find(&request).is_some();
         let response = match &served.files {

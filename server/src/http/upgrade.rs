@@ -122,9 +122,9 @@ pub(super) async fn answer(
         // A reload may have put another generation in the place of the one that did not want to be asked any more.
         let served = front.served();
         let found = served.find(&request);
-        let found_by = found.as_ref().map(|(_, found)| (found.serves.name(), found.route));
-        let auth =
-            served.config.auth_of(found_by.map(|(name, _)| name), found_by.and_then(|(_, route)| route));
+        let (handler, route) =
+            found.as_ref().map_or((None, None), |(_, found)| (Some(found.serves.name()), found.route));
+        let auth = served.config.auth_of(handler, route);
         let Some((path, found)) = found else {
             // Whoever is not known does not learn which paths there are.
             login::pass(&served, auth, request.headers(), peer).await?;
@@ -142,7 +142,7 @@ pub(super) async fn answer(
         let offer = offer
             .as_ref()
             .map_err(|rejection| refuse(rejection.status(), rejection.headers(), format!("{rejection}\n")))?;
-        let Found { serves: generation, route, params } = found;
+        let Found { serves: generation, params, .. } = found;
         let origins = route.and_then(|route| route.origins.as_ref());
         let origins = origins.unwrap_or_else(|| served.config.origins_of(generation.name()));
         origin::check(origins, request.headers(), asker.is_secure())

@@ -49,10 +49,8 @@ impl Draft {
     fn of(entries: &[Entry]) -> Result<Self, Vec<(usize, String)>> {
         let mut draft = Self::default();
         let mut wrong = Vec::new();
-        let root = entries.iter().find(|entry| dashed(&entry.name) == "document-root");
-        let root = root.map(|entry| PathBuf::from(&entry.value));
         for entry in entries {
-            if let Err(what) = draft.take(entry, root.as_deref(), entries) {
+            if let Err(what) = draft.take(entry, entries) {
                 wrong.push((entry.line, what));
             }
         }
@@ -60,7 +58,7 @@ impl Draft {
         if wrong.is_empty() { Ok(draft) } else { Err(wrong) }
     }
 
-    fn take(&mut self, entry: &Entry, root: Option<&Path>, all: &[Entry]) -> Result<(), String> {
+    fn take(&mut self, entry: &Entry, all: &[Entry]) -> Result<(), String> {
         let option = option_of(entry)?;
         let (key, kind) = match option.becomes {
             Becomes::Key(key, kind) => (key, kind),
@@ -81,7 +79,7 @@ impl Draft {
             // The other option says more.
             return Ok(());
         }
-        let value = value_of(entry, kind, root)?;
+        let value = value_of(entry, kind, given(all, "document-root"))?;
         if matches!(kind, Kind::Flag | Kind::Word(_)) && is_no(&entry.value) {
             self.add(key, format!("# pywebsocket took `{} = {}` for yes.", entry.name, entry.value));
         }
@@ -109,8 +107,7 @@ impl Draft {
             self.add("listen.port", "port = 80 # as pywebsocket, where no port is given".to_owned());
         }
         if !has(entries, "websock-handlers") {
-            let root = entries.iter().find(|entry| dashed(&entry.name) == "document-root");
-            let folder = root.map_or(".", |entry| entry.value.as_str());
+            let folder = given(entries, "document-root").unwrap_or(".");
             self.add(
                 "handlers.folders",
                 format!("folders = [{folder:?}] # as pywebsocket, where none is given"),
@@ -159,8 +156,13 @@ fn dashed(name: &str) -> String {
     name.replace('_', "-")
 }
 
+/// The value of an option, if the file has it.
+fn given<'e>(entries: &'e [Entry], option: &str) -> Option<&'e str> {
+    entries.iter().find(|entry| dashed(&entry.name) == option).map(|entry| entry.value.as_str())
+}
+
 fn has(entries: &[Entry], option: &str) -> bool {
-    entries.iter().any(|entry| dashed(&entry.name) == option)
+    given(entries, option).is_some()
 }
 
 fn option_of(entry: &Entry) -> Result<&'static PyOption, String> {
@@ -170,10 +172,10 @@ fn option_of(entry: &Entry) -> Result<&'static PyOption, String> {
 }
 
 /// In TOML.
-fn value_of(entry: &Entry, kind: Kind, root: Option<&Path>) -> Result<String, String> {
+fn value_of(entry: &Entry, kind: Kind, root: Option<&str>) -> Result<String, String> {
     let Entry { name, value, .. } = entry;
     // An absolute path stays as it is.
-    let below_root = || root.map_or_else(|| PathBuf::from(value), |root| root.join(value));
+    let below_root = || root.map_or_else(|| PathBuf::from(value), |root| Path::new(root).join(value));
     Ok(match kind {
         Kind::Flag => "true".to_owned(),
         Kind::Word(word) => format!("{word:?}"),
