@@ -8,11 +8,10 @@ import { appendFile, copyFile, readFile, rename } from "node:fs/promises";
 import http from "node:http";
 import https from "node:https";
 import path from "node:path";
-import { text } from "node:stream/consumers";
 import { test } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import { promisify } from "node:util";
-import { WebSocket } from "ws";
+import { answer, bytesOfLength, connect, refusal } from "./client.mjs";
 
 const { FRONT_NAME, FRONT_PLAIN, FRONT_TLS, WSHD, WSHD_FOLDER } = process.env;
 const SILENCE_SECONDS = Number(process.env.FRONT_SILENCE_SECONDS);
@@ -35,44 +34,9 @@ const atEachDoor = (name, talk) => {
   for (const door of DOORS) conversation(`${door.name}: ${name}`, (t) => talk(t, door));
 };
 
-class Client extends WebSocket {
-  #messages = on(this, "message", { close: ["close"] });
-
-  closed = new Promise((resolve) => {
-    this.addEventListener("close", ({ code, reason, wasClean }) => resolve({ code, reason, wasClean }));
-  });
-
-  async receive() {
-    const { value, done } = await this.#messages.next();
-    assert.ok(!done, "the connection ended where a message was expected");
-    const [bytes, isBinary] = value;
-    return isBinary ? bytes : bytes.toString();
-  }
-
-  async count() {
-    this.send("next");
-    return Number(await this.receive());
-  }
-}
-
-function dial(t, url, ...options) {
-  const client = new Client(url, ...options);
-  t.after(() => client.terminate());
-  return client;
-}
-
-async function connect(t, url, ...options) {
-  const client = dial(t, url, ...options);
-  await once(client, "open");
-  return client;
-}
-
-// What is said instead of 101.
-async function refusal(t, url, options) {
-  const client = dial(t, url, options);
-  const accepted = once(client, "open").then(() => assert.fail("the handshake was accepted"));
-  const [, response] = await Promise.race([once(client, "unexpected-response"), accepted]);
-  return { status: response.statusCode, body: await text(response) };
+async function count(client) {
+  client.send("next");
+  return Number(await client.receive());
 }
 
 async function get(t, url) {
@@ -80,7 +44,7 @@ async function get(t, url) {
   const request = get(url, { agent: false });
   t.after(() => request.destroy());
   const [response] = await once(request, "response");
-  return { status: response.statusCode, headers: response.headers, body: await text(response) };
+  return answer(response);
 }
 
 
@@ -93,7 +57,7 @@ atEachDoor("text and binary come back unchanged, up to the limit", async (t, { b
     assert.equal(await client.receive(), message);
   }
   for (const length of [0, 1, 125, 126, 65_535, 65_536, MESSAGE_BYTES_MAX]) {
-    const message = Buffer.from(Uint8Array.from({ length }, (_, index) => index % 251));
+    const message = bytesOfLength(length);
     client.send(message);
     const echo = await client.receive();
     assert.ok(message.equals(echo), `${length} bytes came back changed`);
@@ -215,7 +179,7 @@ async function counter() {
 
 conversation("sessions stay open when the library of their handler is replaced, and keep their count", async (t) => {
   const clients = await Promise.all(DOORS.map(({ base }) => connect(t, `${base}/counter`)));
-  for (const client of clients) assert.deepEqual([await client.count(), await client.count()], [1, 2]);
+  for (const client of clients) assert.deepEqual([await count(client), await count(client)], [1, 2]);
   const before = await counter();
 
   // What follows the last section of a library is never loaded: the same code as another version.
@@ -226,9 +190,9 @@ conversation("sessions stay open when the library of their handler is replaced, 
   await wshd("reload", "counter");
 
   assert.ok((await counter()).active.number > before.active.number, "there is a new version");
-  for (const client of clients) assert.equal(await client.count(), 3);
+  for (const client of clients) assert.equal(await count(client), 3);
   while ((await counter()).active.sessions < clients.length) await setTimeout(10);
-  for (const client of clients) assert.equal(await client.count(), 4);
+  for (const client of clients) assert.equal(await count(client), 4);
   for (const client of clients) client.close(1000);
   for (const client of clients) assert.equal((await client.closed).wasClean, true);
 });

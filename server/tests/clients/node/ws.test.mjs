@@ -5,9 +5,11 @@ import assert from "node:assert/strict";
 import { on, once } from "node:events";
 import http from "node:http";
 import https from "node:https";
-import { buffer, text } from "node:stream/consumers";
+import { buffer } from "node:stream/consumers";
 import { test } from "node:test";
-import { WebSocket } from "ws";
+import * as ws from "./client.mjs";
+
+const { answer, bytesOfLength } = ws;
 
 const SERVER = process.env.WSHD_URL;
 assert.ok(SERVER, "set WSHD_URL to where the server listens: ws://127.0.0.1:9998");
@@ -21,47 +23,9 @@ const MANY_CONNECTIONS = 200;
 const TEST_MS_MAX = 30_000;
 const conversation = (name, talk) => test(name, { timeout: TEST_MS_MAX }, talk);
 
-// A WebSocket whose events can be awaited at any time after they have happened.
-class Client extends WebSocket {
-  #messages = on(this, "message", { close: ["close"] });
-
-  closed = new Promise((resolve) => {
-    this.addEventListener("close", ({ code, reason, wasClean }) => resolve({ code, reason, wasClean }));
-  });
-
-  // The next message: a string if it is text, a Buffer if it is binary.
-  async receive() {
-    const { value, done } = await this.#messages.next();
-    assert.ok(!done, "the connection ended where a message was expected");
-    const [bytes, isBinary] = value;
-    return isBinary ? bytes : bytes.toString();
-  }
-}
-
-// Begins a handshake. However the conversation goes, its connection ends with it.
-function dial(t, path, ...options) {
-  const client = new Client(SERVER + path, ...options);
-  t.after(() => client.terminate());
-  return client;
-}
-
-async function connect(t, path, ...options) {
-  const client = dial(t, path, ...options);
-  await once(client, "open");
-  return client;
-}
-
-// What the server says instead of 101.
-async function refusal(t, path, options) {
-  const client = dial(t, path, options);
-  const accepted = once(client, "open").then(() => assert.fail("the handshake was accepted"));
-  const [, response] = await Promise.race([once(client, "unexpected-response"), accepted]);
-  return answer(response);
-}
-
-async function answer(response) {
-  return { status: response.statusCode, headers: response.headers, body: await text(response) };
-}
+const dial = (t, path, ...options) => ws.dial(t, SERVER + path, ...options);
+const connect = (t, path, ...options) => ws.connect(t, SERVER + path, ...options);
+const refusal = (t, path, options) => ws.refusal(t, SERVER + path, options);
 
 function get(t, path, headers) {
   const { get } = HTTP_SERVER.startsWith("https:") ? https : http;
@@ -81,10 +45,6 @@ async function connectRaw(t, path) {
   const [, stream] = await once(get(t, path, headers), "upgrade");
   t.after(() => stream.destroy());
   return stream;
-}
-
-function bytesOfLength(length) {
-  return Buffer.from(Uint8Array.from({ length }, (_, index) => index % 251));
 }
 
 
