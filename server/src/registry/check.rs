@@ -174,7 +174,25 @@ type Symbol = <Header as FileHeader>::Sym;
 /// # Errors
 /// The first thing that is wrong with the file, from the outside in: kind of file, machine, what the loader maps and reads,
 /// the two symbols, the ABI.
+///
+/// What is loaded may be a copy without the wish never to be unloaded, so that one is checked too: in a file whose parts lie over each
+/// other, taking the wish out changes something else.
 pub fn check(bytes: &[u8]) -> Result<LibraryInfo, CheckError> {
+    let info = check_as_it_is(bytes)?;
+    let wishes = never_unload_flags(bytes);
+    if !wishes.is_empty() {
+        let mut without = bytes.to_vec();
+        for (at, value) in wishes {
+            without[at..at + value.len()].copy_from_slice(&value);
+        }
+        if check_as_it_is(&without).as_ref() != Ok(&info) {
+            return Err(CheckError::Malformed("its dynamic section"));
+        }
+    }
+    Ok(info)
+}
+
+fn check_as_it_is(bytes: &[u8]) -> Result<LibraryInfo, CheckError> {
     let bytes = aligned(bytes);
     let elf = Elf::open(&bytes)?;
     let info = info(&elf)?;
